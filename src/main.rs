@@ -5,9 +5,9 @@
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
 use std::process::ExitCode;
-use storecache::action::{self, Job, Moment, Step, Table};
+use storecache::action::{self, Job, Step, StepPart, Table};
 use storecache::cli::{ActionPart, Cli, HelpArgs, KeyPart, KeyVerbArgs, TableArgs, Verb};
-use storecache::commands::{self, Ending, Task};
+use storecache::commands::{self, Conclusion, StepCommand};
 use storecache::report;
 use storecache_root_helper as root_helper;
 use storecache_runtime::untrusted::escape;
@@ -38,8 +38,8 @@ fn main() -> ExitCode {
         Verb::Verify(args) => run(args.options(), commands::verify),
         Verb::Help(args) => help(&args),
         Verb::Action(args) => match args.part {
-            ActionPart::Main => in_job(Moment::Main),
-            ActionPart::Post => in_job(Moment::Post),
+            ActionPart::Main => in_job(StepPart::Main),
+            ActionPart::Post => in_job(StepPart::Post),
             ActionPart::Inputs(form) => print(&form, &action::input_table()),
             ActionPart::Outputs(form) => print(&form, &action::output_table()),
         },
@@ -69,7 +69,7 @@ fn misused(error: &clap::Error) -> u8 {
 const WRONG_USAGE: u8 = 2;
 
 /// Runs a command. Wrong usage has an exit code of its own, because it is detected before the command runs.
-fn run<O>(options: Result<O>, command: impl FnOnce(&O) -> Result<Ending>) -> u8 {
+fn run<O>(options: Result<O>, command: impl FnOnce(&O) -> Result<Conclusion>) -> u8 {
     let options = match options {
         Ok(options) => options,
         Err(e) => {
@@ -82,13 +82,13 @@ fn run<O>(options: Result<O>, command: impl FnOnce(&O) -> Result<Ending>) -> u8 
         Ok(ending) => ending.code(),
         Err(e) => {
             report::note(format!("storecache: {e:#}"));
-            Ending::Failed.code()
+            Conclusion::Failed.code()
         }
     }
 }
 
 /// Runs one step of a job: turns its inputs into the flags of a verb, and parses these like any other command line.
-fn in_job(moment: Moment) -> u8 {
+fn in_job(moment: StepPart) -> u8 {
     let step = Step::begin(Job::of_environment(), moment);
     let parsed = step.and_then(|step| {
         let verbs = step.verbs().iter();
@@ -98,7 +98,7 @@ fn in_job(moment: Moment) -> u8 {
     match parsed {
         Ok((step, tasks)) => match tasks.into_iter().next() {
             Some(task) => commands::step(&step, task).code(),
-            None => Ending::Done.code(),
+            None => Conclusion::Done.code(),
         },
         Err(e) => {
             action::error(&format!("wrong inputs: {e:#}"));
@@ -107,7 +107,7 @@ fn in_job(moment: Moment) -> u8 {
     }
 }
 
-fn task(words: Vec<String>) -> Result<Task> {
+fn task(words: Vec<String>) -> Result<StepCommand> {
     let parsed = Cli::try_parse_from(words).map_err(|e| {
         // The first paragraph is the error; usage and hints are for a terminal.
         let text = e.to_string();
@@ -116,8 +116,8 @@ fn task(words: Vec<String>) -> Result<Task> {
         anyhow!("{}", line.strip_prefix("error: ").unwrap_or(&line).to_owned())
     });
     match parsed?.verb {
-        Verb::Restore(args) => Ok(Task::Restore(args.options()?)),
-        Verb::Save(args) => Ok(Task::Save(args.options()?)),
+        Verb::Restore(args) => Ok(StepCommand::Restore(args.options()?)),
+        Verb::Save(args) => Ok(StepCommand::Save(args.options()?)),
         _ => bail!("a step can only restore or save"),
     }
 }
@@ -127,7 +127,7 @@ fn help(args: &HelpArgs) -> u8 {
     match args.text() {
         Ok(text) => {
             let printed = report::answer_exact(text.trim_end()).context("print the help");
-            run(printed, |()| Ok(Ending::Done))
+            run(printed, |()| Ok(Conclusion::Done))
         }
         Err(e) => misused(&e),
     }
@@ -136,5 +136,5 @@ fn help(args: &HelpArgs) -> u8 {
 fn print(form: &TableArgs, table: &Table) -> u8 {
     let text = if form.yaml { &table.yaml } else { &table.markdown };
     let printed = report::answer_exact(text.trim_end()).context("print the table");
-    run(printed, |()| Ok(Ending::Done))
+    run(printed, |()| Ok(Conclusion::Done))
 }

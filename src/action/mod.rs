@@ -14,7 +14,7 @@ mod workflow_commands;
 pub use inputs::{For, INPUTS, Input, Kind};
 pub use job_environment::{Job, origin};
 pub use outputs::{OUTPUTS, OutputField};
-pub use step::{Moment, Step, Verb};
+pub use step::{Step, StepPart, Verb};
 pub use workflow_commands::{Annotation, error, mask};
 
 /// A table for the documentation, as text that a test compares with the files.

@@ -1,6 +1,6 @@
 //! The table of a step's outputs, and their values from a report.
 
-use crate::{report::Hit, report::Outcome};
+use crate::report::{Hit, Outcome};
 use jiff::Timestamp;
 use storecache_runtime::untrusted::escape;
 

@@ -3,14 +3,14 @@
 use super::inputs::flags;
 use super::job_environment::{Job, WorkflowName};
 use super::{env_files, outputs, workflow_commands};
-use crate::{report, report::Hit, report::Outcome};
+use crate::report::{self, Hit, Outcome};
 use anyhow::{Result, bail};
 use std::path::{Path, PathBuf};
 use storecache_entry::Digest;
 
 /// The part of a step that is running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Moment {
+pub enum StepPart {
     /// Runs at the position of the step in the job.
     Main,
     /// Runs after all other steps.
@@ -57,7 +57,7 @@ enum NoWorkflow {
 /// A step with its inputs.
 pub struct Step {
     job: Job,
-    moment: Moment,
+    moment: StepPart,
     operation: Operation,
 }
 
@@ -66,13 +66,13 @@ impl Step {
     ///
     /// # Errors
     /// If the inputs name an unknown operation.
-    pub fn begin(job: Job, moment: Moment) -> Result<Self> {
+    pub fn begin(job: Job, moment: StepPart) -> Result<Self> {
         let operation = match job.input("operation")?.as_deref() {
             None | Some("restore-and-save") => Operation::RestoreAndSave,
             Some("restore") => Operation::Restore,
             Some("save") => Operation::Save,
             // The main part has reported the error and restored nothing, so the post part has nothing to do.
-            Some(_) if moment == Moment::Post => Operation::Save,
+            Some(_) if moment == StepPart::Post => Operation::Save,
             Some(other) => bail!(
                 "input operation: unknown value {other:?}; use restore-and-save, restore or save"
             ),
@@ -84,11 +84,11 @@ impl Step {
     /// Returns the verb to run now, followed by the verb of the post part, whose inputs are better checked now.
     pub fn verbs(&self) -> &'static [Verb] {
         match (self.moment, self.operation) {
-            (Moment::Main, Operation::RestoreAndSave) => &[Verb::Restore, Verb::Save],
-            (Moment::Main, Operation::Restore) => &[Verb::Restore],
-            (Moment::Main, Operation::Save) => &[Verb::Save],
-            (Moment::Post, Operation::RestoreAndSave) if self.may_save() => &[Verb::Save],
-            (Moment::Post, _) => &[],
+            (StepPart::Main, Operation::RestoreAndSave) => &[Verb::Restore, Verb::Save],
+            (StepPart::Main, Operation::Restore) => &[Verb::Restore],
+            (StepPart::Main, Operation::Save) => &[Verb::Save],
+            (StepPart::Post, Operation::RestoreAndSave) if self.may_save() => &[Verb::Save],
+            (StepPart::Post, _) => &[],
         }
     }
 
@@ -105,9 +105,9 @@ impl Step {
     /// Returns the command line of a verb, made from the inputs.
     pub fn words(&self, verb: Verb) -> Result<Vec<String>> {
         let key = match self.moment {
-            Moment::Main => None,
+            StepPart::Main => None,
             // Use the same key, even if the files that it was made from have changed.
-            Moment::Post => self.job.state(KEY),
+            StepPart::Post => self.job.state(KEY),
         };
         let mut words = vec!["storecache".to_owned(), verb.name().to_owned()];
         words.extend(flags(&self.job, verb, key.as_deref())?);
@@ -150,14 +150,14 @@ impl Step {
 
     /// Returns the workflow file of this job, if the work tree has it. Only for the main part.
     pub fn workflow(&self) -> Option<PathBuf> {
-        self.own_workflow().ok().filter(|_| self.moment == Moment::Main)
+        self.own_workflow().ok().filter(|_| self.moment == StepPart::Main)
     }
 
     /// Returns whether the workflow of this job goes into the key, because no input says otherwise.
     fn wants_workflow(&self) -> Result<bool> {
         let mode = self.job.input("workflow-mode")?;
         let given = self.job.input("workflow")?.or(self.job.input("key")?);
-        Ok(self.moment == Moment::Main && given.is_none() && mode.as_deref() != Some("none"))
+        Ok(self.moment == StepPart::Main && given.is_none() && mode.as_deref() != Some("none"))
     }
 
     fn own_workflow(&self) -> Result<PathBuf, NoWorkflow> {
@@ -210,7 +210,7 @@ impl Step {
     /// Reports the result to the runner: outputs, state, and one annotation for each problem. If `fatal` is set, the
     /// problem makes the step fail.
     pub fn tell(&self, verb: Verb, outcome: &Outcome, error: Option<&str>, fatal: bool) {
-        if self.moment == Moment::Main && verb == Verb::Restore {
+        if self.moment == StepPart::Main && verb == Verb::Restore {
             self.leave(outcome);
         }
         let annotate = if fatal { workflow_commands::error } else { workflow_commands::warning };

@@ -1,6 +1,6 @@
 //! Workflow commands: lines in the log that the runner acts on.
 
-use crate::{report, report::RunnerCommand};
+use crate::report::{self, RunnerCommand};
 use std::path::Path;
 
 /// Annotates the job with an error that made the step fail.

@@ -3,8 +3,8 @@
 use super::backend::BackendArgs;
 use super::key::KeyArgs;
 use super::store::StoreArgs;
+use crate::config::{BackendOptions, OutputOptions, StoreOptions};
 use crate::report;
-use crate::{config::BackendOptions, config::OutputOptions, config::StoreOptions};
 use anyhow::{Result, bail};
 use clap::Args;
 use storecache_key::KeyOptions;

@@ -1,9 +1,8 @@
 //! Flags of `list`, `usage` and `prune`, which are about a whole backend and not about a store or a key.
 
 use super::{BETWEEN_CHANGES, Network, OutputArgs, backend, size};
-use crate::{
-    config::BackendOptions, config::InventoryOptions, config::List, config::Order, config::Prune,
-    config::PruneReason, config::Pruning, config::Usage,
+use crate::config::{
+    BackendOptions, InventoryOptions, List, Order, Prune, PruneReason, Pruning, Usage,
 };
 use anyhow::{Context, Result, bail};
 use clap::Args;

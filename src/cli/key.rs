@@ -2,7 +2,7 @@
 
 use super::trust::TrustedKeysArgs;
 use super::{CommonArgs, LookArgs, OutputArgs, SimulateArgs, StoreArgs, SuggestArgs};
-use crate::{config::DiffKeys, config::ShowKey};
+use crate::config::{DiffKeys, ShowKey};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! Flags of `lint`.
 
 use super::OutputArgs;
-use crate::{config::Lint, config::LintFormat};
+use crate::config::{Lint, LintFormat};
 use anyhow::Result;
 use clap::Args;
 use std::path::PathBuf;

@@ -6,10 +6,7 @@ use super::quarantine::QuarantineArgs;
 use super::store::DaemonArgs;
 use super::timeouts::PatienceArgs;
 use super::trust::{SignArgs, TrustArgs};
-use crate::{
-    config::BackendOptions, config::Baseline, config::Delta, config::JobStatus, config::Policy,
-    config::Save, config::SavePolicy,
-};
+use crate::config::{BackendOptions, Baseline, Delta, JobStatus, Policy, Save, SavePolicy};
 use anyhow::{Result, bail};
 use clap::Args;
 use std::num::NonZeroUsize;

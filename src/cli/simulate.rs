@@ -1,7 +1,7 @@
 //! Flags of `key simulate`.
 
 use super::{KeyArgs, Network, OutputArgs, backend, size};
-use crate::{config::Simulate, config::Since};
+use crate::config::{Simulate, Since};
 use anyhow::{Result, bail};
 use clap::Args;
 use jiff::Timestamp;

@@ -1,7 +1,7 @@
 //! Flags of `key suggest`.
 
 use super::{BackendArgs, OutputArgs, Store};
-use crate::{config::Snapshots, config::Suggest};
+use crate::config::{Snapshots, Suggest};
 use anyhow::{Result, bail};
 use clap::Args;
 use std::path::PathBuf;

@@ -2,7 +2,7 @@
 
 use super::inventory::{here, set};
 use crate::action::Job;
-use crate::{config::OriginTrust, config::Signing, config::Trust};
+use crate::config::{OriginTrust, Signing, Trust};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use std::fs::File;

@@ -1,20 +1,20 @@
 //! `action`: one step of a job. The job continues whatever happens to the cache, unless an option says
 //! otherwise.
 
-use super::{Ending, lint, restore, save};
-use crate::{action::Step, action::Verb};
-use crate::{config::Restore, config::Save};
+use super::{Conclusion, lint, restore, save};
+use crate::action::{Step, Verb};
+use crate::config::{Restore, Save};
 
 /// The command that a step runs, with its options.
-pub enum Task {
+pub enum StepCommand {
     Restore(Restore),
     Save(Save),
 }
 
 /// Runs the task and reports its result to the runner of the job.
-pub fn step(step: &Step, task: Task) -> Ending {
+pub fn step(step: &Step, task: StepCommand) -> Conclusion {
     match task {
-        Task::Restore(mut options) => {
+        StepCommand::Restore(mut options) => {
             look_at_workflow(step);
             step.tell_of_key();
             options.output.in_job = true;
@@ -22,17 +22,17 @@ pub fn step(step: &Step, task: Task) -> Ending {
             let (outcome, done) = restore::attempt(&options);
             let ending = restore::ending(&outcome, options.fail_on_miss);
             let error = done.err().map(|e| e.to_string());
-            step.tell(Verb::Restore, &outcome, error.as_deref(), ending == Ending::Miss);
-            if outcome.cancelled { Ending::Failed } else { ending }
+            step.tell(Verb::Restore, &outcome, error.as_deref(), ending == Conclusion::Miss);
+            if outcome.cancelled { Conclusion::Failed } else { ending }
         }
-        Task::Save(mut options) => {
+        StepCommand::Save(mut options) => {
             step.tell_of_key();
             options.output.in_job = true;
             options.key.in_job = true;
             let (outcome, done) = save::attempt(&options);
             let error = done.err().map(|e| e.to_string());
             step.tell(Verb::Save, &outcome, error.as_deref(), false);
-            if outcome.cancelled { Ending::Failed } else { Ending::Done }
+            if outcome.cancelled { Conclusion::Failed } else { Conclusion::Done }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Finds which pull requests are closed: their entries are not read any more.
 
 use super::cancel;
-use super::inventory::Held;
+use super::inventory::ListedEntry;
 use crate::report;
 use anyhow::Result;
 use std::collections::{BTreeMap, HashSet};
@@ -15,7 +15,7 @@ const MOST: usize = 300;
 /// known, adds a warning and treats the pull request as open.
 pub fn closed(
     inventory: &dyn Inventory,
-    all: &[Held],
+    all: &[ListedEntry],
     warnings: &mut Vec<String>,
 ) -> Result<HashSet<u64>> {
     let mut sizes: BTreeMap<u64, u64> = BTreeMap::new();

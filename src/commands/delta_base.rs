@@ -2,8 +2,8 @@
 
 use super::job_state::State;
 use super::open_entry::{OpenEntry, same_store};
-use crate::{config::Delta, config::Trust};
-use crate::{report::BaseUse, report::Outcome};
+use crate::config::{Delta, Trust};
+use crate::report::{BaseUse, Outcome};
 use anyhow::{Context, Result, anyhow, ensure};
 use storecache_backend::{Backend, EntryName};
 use storecache_entry::Digest;

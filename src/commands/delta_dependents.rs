@@ -1,7 +1,7 @@
 //! Entries that are, or may be, bases of deltas: a base has to stay as long as a delta on it stays.
 
-use super::inventory::{Held, Use};
-use super::prune_plan::{Cause, Scene};
+use super::inventory::{ListedEntry, Use};
+use super::prune_plan::{Cause, RepositoryFacts};
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -12,7 +12,7 @@ use storecache_store::StoreKind;
 type Needed = Vec<(usize, String)>;
 
 /// Returns the bases of all deltas that stay, as far as the heads can be read.
-pub fn bases(all: &[Held], going: &HashMap<usize, Cause>) -> Needed {
+pub fn bases(all: &[ListedEntry], going: &HashMap<usize, Cause>) -> Needed {
     let numbers: HashMap<&EntryName, usize> = all
         .iter()
         .enumerate()
@@ -35,12 +35,16 @@ pub fn bases(all: &[Held], going: &HashMap<usize, Cause>) -> Needed {
 /// nearly as large stay too. The first generation of a key may be a delta on an entry of another key, from
 /// which its job started. So the rule also applies to all keys with the same stem; but if the delta's own key
 /// has a likely base, only the largest candidate of the stem stays.
-pub fn likely_bases(all: &[Held], scene: &Scene, going: &HashMap<usize, Cause>) -> Needed {
+pub fn likely_bases(
+    all: &[ListedEntry],
+    scene: &RepositoryFacts,
+    going: &HashMap<usize, Cause>,
+) -> Needed {
     if going.is_empty() {
         return Vec::new();
     }
-    let of_ref = |held: &Held| held.record.reference.clone();
-    let stems: Vec<&str> = all.iter().map(Held::stem).collect();
+    let of_ref = |held: &ListedEntry| held.record.reference.clone();
+    let stems: Vec<&str> = all.iter().map(ListedEntry::stem).collect();
     let mut by_ref = Groups::of(all, going, |at| (all[at].key(), of_ref(&all[at])));
     let mut by_key = Groups::of(all, going, |at| all[at].key());
     let mut by_stem = Groups::of(all, going, |at| stems[at]);
@@ -50,7 +54,7 @@ pub fn likely_bases(all: &[Held], scene: &Scene, going: &HashMap<usize, Cause>) 
         if !hidden {
             continue;
         }
-        let look = Look { all, scene, delta };
+        let look = DeltaQuery { all, scene, delta };
         let of_key = by_key.0.get_mut(delta.key());
         let of_key = of_key.map(|group| group.bases(look, false)).unwrap_or_default();
         let has_base = of_key.largest.is_some_and(|base| is_small_beside(delta, &all[base]));
@@ -80,10 +84,10 @@ struct Group {
 
 /// An entry that may be a delta, and all entries.
 #[derive(Clone, Copy)]
-struct Look<'a> {
-    all: &'a [Held],
-    scene: &'a Scene,
-    delta: &'a Held,
+struct DeltaQuery<'a> {
+    all: &'a [ListedEntry],
+    scene: &'a RepositoryFacts,
+    delta: &'a ListedEntry,
 }
 
 /// Possible bases of one entry.
@@ -95,7 +99,7 @@ struct Bases {
 }
 
 impl<K: Hash + Eq> Groups<K> {
-    fn of(all: &[Held], going: &HashMap<usize, Cause>, mark: impl Fn(usize) -> K) -> Self {
+    fn of(all: &[ListedEntry], going: &HashMap<usize, Cause>, mark: impl Fn(usize) -> K) -> Self {
         let mut groups: HashMap<K, Group> = HashMap::new();
         for at in (0..all.len()).filter(|at| may_be_delta(&all[*at])) {
             groups.entry(mark(at)).or_default().all.push(at);
@@ -111,8 +115,8 @@ impl<K: Hash + Eq> Groups<K> {
 impl Group {
     /// Takes the possible bases of `look.delta` out of the group: the largest one and, unless
     /// `largest_alone`, those that are about as large.
-    fn bases(&mut self, look: Look<'_>, largest_alone: bool) -> Bases {
-        let Look { all, delta, .. } = look;
+    fn bases(&mut self, look: DeltaQuery<'_>, largest_alone: bool) -> Bases {
+        let DeltaQuery { all, delta, .. } = look;
         let larger = |at: &usize| all[*at].record.size > delta.record.size;
         let mut candidates = self.all.iter().copied().take_while(larger);
         let Some(largest) = candidates.find(|at| look.may_be_on(*at)) else {
@@ -134,7 +138,7 @@ impl Group {
     }
 }
 
-impl Look<'_> {
+impl DeltaQuery<'_> {
     /// Whether the entry with this number may be the base, as far as age, layout and ref show.
     fn may_be_on(&self, at: usize) -> bool {
         let (base, own) = (&self.all[at], &self.delta.record);
@@ -145,12 +149,12 @@ impl Look<'_> {
 }
 
 /// Whether `delta` is so small compared to `base` that it can hardly be anything but a delta on it.
-fn is_small_beside(delta: &Held, base: &Held) -> bool {
+fn is_small_beside(delta: &ListedEntry, base: &ListedEntry) -> bool {
     delta.record.size <= base.record.size / 2
 }
 
 /// Whether the entry is of a kind that has deltas.
-fn may_be_delta(held: &Held) -> bool {
+fn may_be_delta(held: &ListedEntry) -> bool {
     let plain = held.store.as_ref().is_some_and(|(kind, _)| *kind == StoreKind::Plain);
     held.is_ours() && !plain && !matches!(held.use_of_it, Use::None(_))
 }

@@ -2,16 +2,16 @@
 //! snapshots.
 
 use super::open_entry::OpenEntry;
-use super::{Ending, inspect, or_json, resolve};
+use super::{Conclusion, inspect, or_json, resolve};
+use crate::config::{DiffKeys, Look};
 use crate::report;
-use crate::{config::DiffKeys, config::Look};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use std::path::Path;
 use std::rc::Rc;
 use storecache_backend::EntryName;
 use storecache_key::{
-    FILES, FileChange, KeyOptions, Moved, Repository, Side, State, WORKFLOW, WorkflowMode,
+    ChangeKind, FILES, FileChange, KeyOptions, Moved, Repository, Side, WORKFLOW, WorkflowMode,
     diff as compare, hash_of, of_step,
 };
 use storecache_runtime::memory::Traffic;
@@ -26,7 +26,7 @@ const WORK_TREE: [&str; 2] = [".", "worktree"];
 const SHOWN: usize = 8;
 
 /// Prints each ingredient that differs, with its files, and whether the key changes.
-pub fn diff(options: &DiffKeys) -> Result<Ending> {
+pub fn diff(options: &DiffKeys) -> Result<Conclusion> {
     or_json(&options.look.output, run(options))
 }
 
@@ -39,7 +39,7 @@ struct Named {
     tree: Option<Box<dyn Tree>>,
 }
 
-fn run(options: &DiffKeys) -> Result<Ending> {
+fn run(options: &DiffKeys) -> Result<Conclusion> {
     let repository = Repository::here();
     let before = find(&options.before, options, repository.as_ref())?;
     let after = find(&options.after, options, repository.as_ref())?;
@@ -67,7 +67,7 @@ fn run(options: &DiffKeys) -> Result<Ending> {
             "ingredients": moved,
             "notes": notes,
         }))?;
-        return Ok(Ending::Done);
+        return Ok(Conclusion::Done);
     }
     notes.iter().for_each(|note| report::note(format!("storecache: {note}")));
     for it in &moved {
@@ -76,7 +76,7 @@ fn run(options: &DiffKeys) -> Result<Ending> {
     if !options.look.output.quiet {
         verdict(same, &moved, &hashes, [&before.name, &after.name]);
     }
-    Ok(Ending::Done)
+    Ok(Conclusion::Done)
 }
 
 fn verdict(same: bool, moved: &[Moved], hashes: &[Option<String>; 2], names: [&str; 2]) {
@@ -205,7 +205,7 @@ fn side<'a>(named: &'a Named, key: &KeyOptions, notes: &mut Vec<String>) -> Side
 
 fn tell(it: &Moved) -> Result<()> {
     report::answer(format!("{:9} {}", it.state.name(), it.name))?;
-    if it.state == State::Same {
+    if it.state == ChangeKind::Same {
         return Ok(());
     }
     for file in &it.files {
@@ -234,8 +234,8 @@ fn tell(it: &Moved) -> Result<()> {
     if let Some(note) = &it.note {
         report::answer(format!("    {note}"))?;
     }
-    if it.files.is_empty() && matches!(it.state, State::Added | State::Removed) {
-        let which = if it.state == State::Added { "second" } else { "first" };
+    if it.files.is_empty() && matches!(it.state, ChangeKind::Added | ChangeKind::Removed) {
+        let which = if it.state == ChangeKind::Added { "second" } else { "first" };
         report::answer(format!("    only in the {which} state"))?;
     }
     Ok(())

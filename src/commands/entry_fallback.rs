@@ -5,12 +5,12 @@ use super::open_entry::{BadBase, BaseGone, OpenEntry, Unusable};
 use super::quarantine;
 use super::trust::{self, Untrusted};
 use crate::config::Restore;
-use crate::{report, report::Hit, report::Outcome};
+use crate::report::{self, Hit, Outcome};
 use anyhow::{Context, Error, Result};
 use std::time::{Duration, Instant};
 use storecache_backend::{Backend, EntryName, Gone};
 use storecache_entry::Ladder;
-use storecache_root_helper::Fault;
+use storecache_root_helper::FailureKind;
 use storecache_root_helper::client::RootFailure;
 use storecache_root_helper::protocol::{FrameId, SnapshotRole};
 use storecache_runtime::liveness;
@@ -70,8 +70,8 @@ impl RejectReason {
             return Some(RejectReason::Untrusted);
         }
         let told = error.downcast_ref::<RootFailure>();
-        let fault = told.map_or_else(|| Fault::of(error), |failure| failure.fault);
-        let Fault::Damaged { which, frame } = fault else { return None };
+        let fault = told.map_or_else(|| FailureKind::of(error), |failure| failure.fault);
+        let FailureKind::Damaged { which, frame } = fault else { return None };
         let frame = frame.map(|number| FrameId { which, number });
         let named = error.downcast_ref::<BadBase>().map(|BadBase(base)| base);
         let base = named.or(base.filter(|_| which == SnapshotRole::Base)).cloned();

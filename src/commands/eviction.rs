@@ -5,8 +5,8 @@
 //! `content/actions/reference/workflows-and-actions/dependency-caching.md`, and GitHub's changelog of
 //! 2025-09-29 and 2025-11-20.
 
-use super::inventory::Held;
-use crate::{report::Cost, report::Eviction};
+use super::inventory::ListedEntry;
+use crate::report::{Cost, Eviction};
 use jiff::Timestamp;
 
 /// Days without a use, unless the repository has another setting.
@@ -19,14 +19,21 @@ pub const INCLUDED: u64 = 10 << 30;
 const USD_PER_GIB_MONTH: f64 = 0.07;
 
 /// Predicts the next eviction after `more` bytes have been saved.
-pub fn forecast(all: &[Held], more: u64, limit: u64, happens: bool, now: Timestamp) -> Eviction {
+pub fn forecast(
+    all: &[ListedEntry],
+    more: u64,
+    limit: u64,
+    happens: bool,
+    now: Timestamp,
+) -> Eviction {
     let mut eviction = Eviction { more, happens, idle_days: IDLE_DAYS, ..Eviction::default() };
     let limit_of_age = i64::from(IDLE_DAYS) * 24 * 60 * 60;
-    let is_idle = |held: &&Held| {
+    let is_idle = |held: &&ListedEntry| {
         held.used().is_some_and(|used| now.as_second() - used.as_second() > limit_of_age)
     };
-    let (mut idle, mut used): (Vec<&Held>, Vec<&Held>) = all.iter().partition(is_idle);
-    let order = |held: &&Held| (held.used(), held.record.created, held.record.id.clone());
+    let (mut idle, mut used): (Vec<&ListedEntry>, Vec<&ListedEntry>) =
+        all.iter().partition(is_idle);
+    let order = |held: &&ListedEntry| (held.used(), held.record.created, held.record.id.clone());
     idle.sort_by_key(order);
     used.sort_by_key(order);
     for held in idle {
@@ -47,13 +54,13 @@ pub fn forecast(all: &[Held], more: u64, limit: u64, happens: bool, now: Timesta
 }
 
 /// Cost of keeping everything and `more` bytes.
-pub fn cost(all: &[Held], more: u64) -> Cost {
+pub fn cost(all: &[ListedEntry], more: u64) -> Cost {
     let above = sum(all.iter()).saturating_add(more).saturating_sub(INCLUDED);
     let usd_per_month = above as f64 / (1u64 << 30) as f64 * USD_PER_GIB_MONTH;
     Cost { included: INCLUDED, above, usd_per_gib_month: USD_PER_GIB_MONTH, usd_per_month }
 }
 
 /// Total size in bytes.
-pub fn sum<'a>(held: impl Iterator<Item = &'a Held>) -> u64 {
+pub fn sum<'a>(held: impl Iterator<Item = &'a ListedEntry>) -> u64 {
     held.fold(0, |sum, held| sum.saturating_add(held.record.size))
 }

@@ -2,7 +2,7 @@
 
 use super::open_entry::OpenEntry;
 use super::size_report::Blame;
-use super::{Ending, html_file, or_json, resolve, size_report, trust};
+use super::{Conclusion, html_file, or_json, resolve, size_report, trust};
 use crate::config::Look;
 use crate::report;
 use crate::report::html::Page;
@@ -20,11 +20,11 @@ use storecache_runtime::untrusted::Untrusted;
 use storecache_snapshot::{Index, Opened};
 
 /// Prints head and index.
-pub fn inspect(options: &Look) -> Result<Ending> {
+pub fn inspect(options: &Look) -> Result<Conclusion> {
     or_json(&options.output, run(options))
 }
 
-fn run(options: &Look) -> Result<Ending> {
+fn run(options: &Look) -> Result<Conclusion> {
     let mut entry = open(options)?;
     let blame = match options.blame || options.html.is_some() {
         true => Some(size_report::of(&mut entry).with_context(|| format!("blame {}", entry.name))?),
@@ -72,7 +72,7 @@ fn run(options: &Look) -> Result<Ending> {
             object["blame"] = serde_json::to_value(blame)?;
         }
         report::answer_json(&object)?;
-        return Ok(Ending::Done);
+        return Ok(Conclusion::Done);
     }
     let store = &head.store;
     let mut rows = vec![
@@ -104,7 +104,7 @@ fn run(options: &Look) -> Result<Ending> {
     for line in blame.iter().filter(|_| options.blame).flat_map(Blame::lines) {
         report::answer(line)?;
     }
-    Ok(Ending::Done)
+    Ok(Conclusion::Done)
 }
 
 /// A page about the contents of the snapshot.

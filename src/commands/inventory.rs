@@ -34,7 +34,7 @@ pub fn open_inventory(options: &InventoryOptions) -> Result<Box<dyn Inventory>> 
 
 /// A file or cache entry in the backend, with the known facts about it.
 #[derive(Debug, Clone)]
-pub struct Held {
+pub struct ListedEntry {
     pub record: Record,
     pub use_of_it: Use,
     /// How it relates to deltas; `None` if it cannot be read here.
@@ -57,7 +57,7 @@ pub enum Use {
     Unknown,
 }
 
-impl Held {
+impl ListedEntry {
     /// Whether storecache wrote this entry, judging by its name.
     pub fn is_ours(&self) -> bool {
         self.record.name.is_some()
@@ -124,7 +124,7 @@ pub fn share(size: u64, limit: u64) -> f64 {
 }
 
 /// Returns everything that the backend holds. A failure to read one entry becomes a warning.
-pub fn read(inventory: &dyn Inventory, warnings: &mut Vec<String>) -> Result<Vec<Held>> {
+pub fn read(inventory: &dyn Inventory, warnings: &mut Vec<String>) -> Result<Vec<ListedEntry>> {
     let layouts = layouts();
     let mut all = Vec::new();
     let records = inventory.records()?;
@@ -162,12 +162,12 @@ pub fn read(inventory: &dyn Inventory, warnings: &mut Vec<String>) -> Result<Vec
     Ok(all)
 }
 
-fn held(record: Record, use_of_it: Use) -> Held {
-    Held { record, use_of_it, standing: None, content: None, store: None }
+fn held(record: Record, use_of_it: Use) -> ListedEntry {
+    ListedEntry { record, use_of_it, standing: None, content: None, store: None }
 }
 
 /// Facts that follow from the layout, for an entry that cannot be read from here.
-fn unopened(record: Record, layouts: &HashMap<String, (StoreKind, String, u64)>) -> Held {
+fn unopened(record: Record, layouts: &HashMap<String, (StoreKind, String, u64)>) -> ListedEntry {
     if let Some(damage) = &record.damage {
         let why = damage.clone();
         return held(record, Use::None(why));
@@ -186,7 +186,7 @@ fn unopened(record: Record, layouts: &HashMap<String, (StoreKind, String, u64)>)
                 "it was saved for readers of format {format}, and is not looked up any more"
             );
             let use_of_it = if format == FORMAT { Use::Some } else { Use::None(old) };
-            Held { store: Some((kind, system)), ..held(record, use_of_it) }
+            ListedEntry { store: Some((kind, system)), ..held(record, use_of_it) }
         }
     }
 }
@@ -199,7 +199,7 @@ fn looked_at(
     size: u64,
     read_at: &mut ReadAt<'_>,
     warnings: &mut Vec<String>,
-) -> Held {
+) -> ListedEntry {
     let Opened { head, index, .. } = match open(size, read_at) {
         Ok(opened) => opened,
         Err(SnapshotError::Io(e)) => {
@@ -207,13 +207,13 @@ fn looked_at(
             return held(record, Use::Unknown);
         }
         Err(e @ SnapshotError::NewerFormat { .. }) => {
-            return Held {
+            return ListedEntry {
                 standing: Some(EntryKind::Alone),
                 ..held(record, Use::Elsewhere(e.to_string()))
             };
         }
         Err(e) => {
-            return Held {
+            return ListedEntry {
                 standing: Some(EntryKind::Alone),
                 ..held(record, Use::None(e.to_string()))
             };
@@ -224,7 +224,7 @@ fn looked_at(
     let standing = Some(EntryKind::of_head(&head));
     let kind = StoreKind::parse(head.store.kind.raw()).ok();
     let store = kind.map(|kind| (kind, head.store.system.raw().to_owned()));
-    Held { record, use_of_it: Use::Some, standing, content: Some(index.content()), store }
+    ListedEntry { record, use_of_it: Use::Some, standing, content: Some(index.content()), store }
 }
 
 /// Kind, system and newest format of every layout that exists or existed.

@@ -4,8 +4,8 @@
 //! restore.
 
 use super::resolve;
-use crate::{config::Restore, config::Save, config::StoreOptions};
-use crate::{report::Hit, report::Outcome};
+use crate::config::{Restore, Save, StoreOptions};
+use crate::report::{Hit, Outcome};
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

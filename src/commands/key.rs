@@ -1,6 +1,6 @@
 //! `key`: prints the key, its ingredients, and warnings about them.
 
-use super::{Ending, or_json, resolve};
+use super::{Conclusion, or_json, resolve};
 use crate::action;
 use crate::config::ShowKey;
 use crate::report;
@@ -9,7 +9,8 @@ use jiff::Zoned;
 use serde_json::{Value, json};
 use storecache_entry::Rung;
 use storecache_key::{
-    FILES, Ingredient, Key, OfStep, Part, Repository, Volatiles, Warning, of_step, warnings_of,
+    FILES, Ingredient, IngredientContent, Key, OfStep, Repository, Volatiles, Warning, of_step,
+    warnings_of,
 };
 use storecache_store::{StoreKind, system};
 use storecache_workflow::{Canonical, Pattern, Tree, WorkTree};
@@ -21,11 +22,11 @@ const DIGITS: usize = 16;
 const SHOWN: usize = 100;
 
 /// Prints the key and its ladder.
-pub fn key(options: &ShowKey) -> Result<Ending> {
+pub fn key(options: &ShowKey) -> Result<Conclusion> {
     or_json(&options.output, run(options))
 }
 
-fn run(options: &ShowKey) -> Result<Ending> {
+fn run(options: &ShowKey) -> Result<Conclusion> {
     let mut options = options.clone();
     if options.from_step {
         let OfStep { key, store, place } = of_step(&options.key, &WorkTree)?;
@@ -65,14 +66,14 @@ fn run(options: &ShowKey) -> Result<Ending> {
             "ingredients": ingredients.collect::<Vec<_>>(),
             "warnings": looked.key,
         }))?;
-        return Ok(Ending::Done);
+        return Ok(Conclusion::Done);
     }
     report::answer(&key.text)?;
     prefixes.iter().try_for_each(report::answer)?;
     if options.explain {
         explain(options, &key, kind.name(), &looked);
     }
-    Ok(Ending::Done)
+    Ok(Conclusion::Done)
 }
 
 /// The kind of store that a step names.
@@ -121,14 +122,14 @@ fn as_json(ingredient: &Ingredient, warnings: &[Warning], whole: bool) -> Value 
         // The bytes that are hashed, with the digest in hexadecimal digits.
         object["contribution"] = json!(format!("{}\0{}", ingredient.name, ingredient.digest));
         match &ingredient.part {
-            Part::Whole(facts) => {
+            IngredientContent::Whole(facts) => {
                 let files = ingredient.files.iter().zip(facts);
                 let content = files.map(|(path, (bytes, digest))| {
                     json!({ "path": path.display().to_string(), "bytes": bytes, "digest": digest })
                 });
                 object["contents"] = content.collect();
             }
-            Part::Lines(Canonical { lines, dropped, .. }) => {
+            IngredientContent::Lines(Canonical { lines, dropped, .. }) => {
                 object["values"] = json!(lines);
                 object["dropped"] = json!(dropped);
             }
@@ -168,14 +169,14 @@ fn explain(options: &ShowKey, key: &Key, kind: &str, looked: &Looked) {
         let digest = ingredient.digest.to_string();
         report::note(format!("  {}  {}", &digest[..DIGITS], ingredient.name));
         match &ingredient.part {
-            Part::Whole(facts) => {
+            IngredientContent::Whole(facts) => {
                 for (file, (bytes, digest)) in ingredient.files.iter().zip(facts) {
                     let (digest, size) = (digest.to_string(), report::bytes(*bytes));
                     let file = file.display();
                     report::note(format!("    {}  {file}, {size}", &digest[..DIGITS]));
                 }
             }
-            Part::Lines(canonical) => {
+            IngredientContent::Lines(canonical) => {
                 let files = ingredient.files.iter().map(|file| file.display().to_string());
                 report::note(format!("    from {}", files.collect::<Vec<_>>().join(", ")));
                 values(canonical);

@@ -1,9 +1,9 @@
 //! `list`: prints every entry that a backend holds.
 
-use super::inventory::{Held, open_inventory, read, share};
-use super::{Ending, cancel, eviction, or_json, quarantine};
-use crate::{config::InventoryOptions, config::List, config::Order};
-use crate::{report, report::EntryRow, report::Quarantined};
+use super::inventory::{ListedEntry, open_inventory, read, share};
+use super::{Conclusion, cancel, eviction, or_json, quarantine};
+use crate::config::{InventoryOptions, List, Order};
+use crate::report::{self, EntryRow, Quarantined};
 use anyhow::Result;
 use jiff::Timestamp;
 use serde_json::json;
@@ -16,11 +16,11 @@ use storecache_runtime::files::DirPath;
 const SHOWN: usize = 10;
 
 /// Prints one line for each entry.
-pub fn list(options: &List) -> Result<Ending> {
+pub fn list(options: &List) -> Result<Conclusion> {
     or_json(&options.output, run(options))
 }
 
-fn run(options: &List) -> Result<Ending> {
+fn run(options: &List) -> Result<Conclusion> {
     cancel::on_signals()?;
     let inventory = open_inventory(&options.inventory)?;
     let mut warnings = Vec::new();
@@ -45,7 +45,7 @@ fn run(options: &List) -> Result<Ending> {
             "quarantined": quarantined,
             "warnings": warnings,
         }))?;
-        return Ok(Ending::Done);
+        return Ok(Conclusion::Done);
     }
     tell(&rows, options.output.quiet)?;
     warnings.iter().for_each(|warning| report::note(format!("storecache: warning: {warning}")));
@@ -64,7 +64,7 @@ fn run(options: &List) -> Result<Ending> {
             report::note(format!("storecache: {more} more are bad; --json lists them"));
         }
     }
-    Ok(Ending::Done)
+    Ok(Conclusion::Done)
 }
 
 /// Entries that failed their checks: quarantined in the backend, or remembered.
@@ -96,14 +96,14 @@ fn objects_aside(store: &ObjectStore, memory: Option<&DirPath>) -> Result<Vec<Qu
     Ok(all)
 }
 
-fn is_wanted(held: &Held, options: &List) -> bool {
+fn is_wanted(held: &ListedEntry, options: &List) -> bool {
     let begins = |prefix: &String| held.record.key.starts_with(prefix.as_str());
     options.prefix.as_ref().is_none_or(begins)
         && (options.reference.is_none() || options.reference == held.record.reference)
         && (held.is_ours() || !options.ours)
 }
 
-fn sort(all: &mut [Held], order: Order) {
+fn sort(all: &mut [ListedEntry], order: Order) {
     // Entries that compare as equal are always in the same order.
     all.sort_by(|a, b| (&a.record.key, &a.record.id).cmp(&(&b.record.key, &b.record.id)));
     match order {

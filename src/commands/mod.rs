@@ -38,7 +38,7 @@ mod trust;
 mod usage;
 mod verify;
 
-pub use action::{Task, step};
+pub use action::{StepCommand, step};
 pub use diff::diff;
 pub use doctor::doctor;
 pub use inspect::inspect;
@@ -58,7 +58,7 @@ use crate::report;
 use anyhow::Result;
 
 /// With `--json`, prints an error as one JSON object too, in addition to the message for people.
-fn or_json(output: &OutputOptions, ending: Result<Ending>) -> Result<Ending> {
+fn or_json(output: &OutputOptions, ending: Result<Conclusion>) -> Result<Conclusion> {
     if let (true, Err(e)) = (output.json, &ending) {
         report::answer_json(&serde_json::json!({ "ok": false, "reason": format!("{e:#}") }))?;
     }
@@ -67,20 +67,20 @@ fn or_json(output: &OutputOptions, ending: Result<Ending>) -> Result<Ending> {
 
 /// How a command ended, as far as the exit code shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
+pub enum Conclusion {
     Done,
     Failed,
     /// Nothing was found, and the options ask for an exit code of its own for that.
     Miss,
 }
 
-impl Ending {
+impl Conclusion {
     /// The exit codes that scripts may rely on. Wrong usage exits with 2 before a command runs.
     pub fn code(self) -> u8 {
         match self {
-            Ending::Done => 0,
-            Ending::Failed => 1,
-            Ending::Miss => 3,
+            Conclusion::Done => 0,
+            Conclusion::Failed => 1,
+            Conclusion::Miss => 3,
         }
     }
 }

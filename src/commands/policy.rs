@@ -3,8 +3,8 @@
 use super::job_state::State;
 use super::open_entry::OpenEntry;
 use super::{cancel, resolve, trust};
-use crate::{config::JobStatus, config::Policy, config::SavePolicy, config::Trust};
-use crate::{report, report::Outcome};
+use crate::config::{JobStatus, Policy, SavePolicy, Trust};
+use crate::report::{self, Outcome};
 use anyhow::Result;
 use storecache_backend::{Backend, EntryName};
 use storecache_entry::Ladder;

@@ -4,8 +4,8 @@
 //! are restored whether or not a profile leads to them.
 
 use super::resolve;
-use crate::{config::Restore, config::Save, config::StoreOptions};
-use crate::{report, report::Outcome, report::Profile};
+use crate::config::{Restore, Save, StoreOptions};
+use crate::report::{self, Outcome, Profile};
 use anyhow::{Context, Result, bail};
 use rustix::process::getuid;
 use std::path::{Path, PathBuf};

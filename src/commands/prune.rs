@@ -1,10 +1,10 @@
 //! `prune`: prints which entries can be deleted, and deletes them on request.
 
-use super::inventory::{Held, open_inventory, read};
-use super::prune_plan::{Cause, Choice, Scene, choose};
-use super::{Ending, cancel, closed_pull_requests, eviction, or_json};
+use super::inventory::{ListedEntry, open_inventory, read};
+use super::prune_plan::{Cause, PruneChoice, RepositoryFacts, choose};
+use super::{Conclusion, cancel, closed_pull_requests, eviction, or_json};
+use crate::config::{Prune, PruneReason};
 use crate::report;
-use crate::{config::Prune, config::PruneReason};
 use anyhow::{Result, anyhow};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -22,11 +22,11 @@ const LONGEST_WAIT: Duration = Duration::from_secs(120);
 const FAILURES: usize = 3;
 
 /// Prints the plan, and carries it out if the options ask for it.
-pub fn prune(options: &Prune) -> Result<Ending> {
+pub fn prune(options: &Prune) -> Result<Conclusion> {
     or_json(&options.output, run(options))
 }
 
-fn run(options: &Prune) -> Result<Ending> {
+fn run(options: &Prune) -> Result<Conclusion> {
     cancel::on_signals()?;
     let inventory = open_inventory(&options.inventory)?;
     let mut warnings = Vec::new();
@@ -56,19 +56,19 @@ fn run(options: &Prune) -> Result<Ending> {
 /// Reads facts that are not in the entries. Without the default branch, no entry can be chosen.
 fn look_around(
     inventory: &dyn Inventory,
-    all: &[Held],
+    all: &[ListedEntry],
     options: &Prune,
     warnings: &mut Vec<String>,
-) -> Result<Scene> {
+) -> Result<RepositoryFacts> {
     if all.is_empty() {
-        return Ok(Scene::default());
+        return Ok(RepositoryFacts::default());
     }
     let default_branch = inventory.default_branch()?;
     let closed = match options.pruning.wants(PruneReason::Closed) {
         true => closed_pull_requests::closed(inventory, all, warnings)?,
         false => Default::default(),
     };
-    Ok(Scene { default_branch, closed })
+    Ok(RepositoryFacts { default_branch, closed })
 }
 
 /// The part of the plan that was carried out.
@@ -87,8 +87,8 @@ struct Done {
 /// If it stopped early, with the reason.
 fn carry_out(
     inventory: &dyn Inventory,
-    all: &[Held],
-    choice: &Choice,
+    all: &[ListedEntry],
+    choice: &PruneChoice,
     options: &Prune,
     done: &mut Done,
 ) -> Result<()> {
@@ -136,7 +136,7 @@ fn carry_out(
 }
 
 /// Deletes one entry. Retries if the backend states how long to wait.
-fn delete(inventory: &dyn Inventory, held: &Held) -> Result<Deleted> {
+fn delete(inventory: &dyn Inventory, held: &ListedEntry) -> Result<Deleted> {
     let mut tries = 1;
     loop {
         let failed = match inventory.delete(&held.record) {
@@ -159,7 +159,7 @@ fn delete(inventory: &dyn Inventory, held: &Held) -> Result<Deleted> {
 }
 
 /// Prints the plan, one line for each entry, and the entries that stay.
-fn tell(all: &[Held], choice: &Choice, quiet: bool) -> Result<()> {
+fn tell(all: &[ListedEntry], choice: &PruneChoice, quiet: bool) -> Result<()> {
     let line = |at: usize, reason: &str, detail: &str| {
         let record = &all[at].record;
         [
@@ -183,13 +183,13 @@ fn tell(all: &[Held], choice: &Choice, quiet: bool) -> Result<()> {
 /// Prints the end of the report, as one object or as a line.
 fn finish(
     inventory: &dyn Inventory,
-    all: &[Held],
-    choice: &Choice,
+    all: &[ListedEntry],
+    choice: &PruneChoice,
     options: &Prune,
     done: &Done,
     ended: Result<()>,
     warnings: &[String],
-) -> Result<Ending> {
+) -> Result<Conclusion> {
     let chosen = choice.going.len() as u64;
     let bytes = eviction::sum(choice.going.iter().map(|(at, _)| &all[*at]));
     let failed = ended.is_err() || !done.failed.is_empty();
@@ -250,5 +250,5 @@ fn finish(
     } else {
         report::answer(total)?
     }
-    Ok(if failed { Ending::Failed } else { Ending::Done })
+    Ok(if failed { Conclusion::Failed } else { Conclusion::Done })
 }

@@ -1,13 +1,17 @@
 //! `--require`: checks whether the store has everything that a job is going to need, whatever was restored.
 
-use crate::{report, report::Outcome, report::Required};
+use crate::report::{self, Outcome, Required};
 use anyhow::{Result, bail};
 use std::time::Instant;
-use storecache_root_helper::client::RootHalf;
+use storecache_root_helper::client::RootHelperProcess;
 use storecache_root_helper::protocol::{self, Reply, Request};
 
 /// Has the root helper check the closures, and records the results in the report.
-pub fn check(root: &mut RootHalf, patterns: &[String], outcome: &mut Outcome) -> Result<()> {
+pub fn check(
+    root: &mut RootHelperProcess,
+    patterns: &[String],
+    outcome: &mut Outcome,
+) -> Result<()> {
     if patterns.is_empty() {
         return Ok(());
     }

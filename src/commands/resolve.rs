@@ -1,8 +1,8 @@
 //! From flags to a store, a key and an entry: common first steps of several commands.
 
 use super::cancel;
-use crate::{config::BackendOptions, config::StoreOptions};
-use crate::{report, report::Hit, report::Outcome};
+use crate::config::{BackendOptions, StoreOptions};
+use crate::report::{self, Hit, Outcome};
 use anyhow::{Context, Result, anyhow};
 use std::path::Path;
 use std::process::{Command, Stdio};

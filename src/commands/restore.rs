@@ -6,11 +6,9 @@ use super::open_entry::OpenEntry;
 use super::resolve::{book_skipped, find};
 use super::session::{Session, enter, failure, reported, tell_skipped};
 use super::summary_file;
-use super::{Ending, cancel, profiles, quarantine, require};
+use super::{Conclusion, cancel, profiles, quarantine, require};
 use crate::config::Restore;
-use crate::{
-    report, report::BaseUse, report::Hit, report::Outcome, report::Progress, report::Seconds,
-};
+use crate::report::{self, BaseUse, Hit, Outcome, Progress, Seconds};
 use anyhow::{Result, anyhow, bail};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -18,7 +16,7 @@ use std::time::Instant;
 use storecache_backend::{Backend, EntryName, Refused};
 use storecache_entry::{Digest, Ladder};
 use storecache_key::Key;
-use storecache_root_helper::client::{self, Cancelled, RootFailure, RootHalf};
+use storecache_root_helper::client::{self, Cancelled, RootFailure, RootHelperProcess};
 use storecache_root_helper::protocol::{
     FrameId, Phase, Plan, Reply, Request, RestoreRequest, Restored, SnapshotRole,
 };
@@ -26,15 +24,15 @@ use storecache_runtime::liveness::TimedOut;
 use storecache_snapshot::SnapshotError;
 
 /// Restores items that are missing from the store from the best entry that the ladder finds.
-pub fn restore(options: &Restore) -> Result<Ending> {
+pub fn restore(options: &Restore) -> Result<Conclusion> {
     let (outcome, done) = attempt(options);
     done.map(|()| ending(&outcome, options.fail_on_miss))
 }
 
 /// The ending of a restore that did not fail.
-pub(super) fn ending(outcome: &Outcome, fail_on_miss: bool) -> Ending {
+pub(super) fn ending(outcome: &Outcome, fail_on_miss: bool) -> Conclusion {
     let missed = outcome.hit == Hit::Miss || !require::met(outcome);
-    if missed && fail_on_miss { Ending::Miss } else { Ending::Done }
+    if missed && fail_on_miss { Conclusion::Miss } else { Conclusion::Done }
 }
 
 /// As [`restore`], with the report in any case.
@@ -111,7 +109,7 @@ fn moved_in_words(moved: &[String]) -> String {
 }
 
 /// The items that are valid now: the baseline of this job.
-fn valid(root: &mut RootHalf) -> Result<Vec<String>> {
+fn valid(root: &mut RootHelperProcess) -> Result<Vec<String>> {
     root.send(&Request::Valid, &[])?;
     match root.receive()?.0 {
         Reply::Valid(names) => Ok(names),
@@ -167,7 +165,7 @@ fn restore_items(
 }
 
 fn restore_entry(
-    root: &mut RootHalf,
+    root: &mut RootHelperProcess,
     key: &Key,
     progress: &mut Progress,
     entry: &mut OpenEntry,
@@ -317,7 +315,7 @@ fn look(
 }
 
 /// Sends index and database to the root helper, which returns the frames that it needs.
-fn plan(root: &mut RootHalf, options: &Restore, fetch: &mut Fetch<'_>) -> Result<Plan> {
+fn plan(root: &mut RootHelperProcess, options: &Restore, fetch: &mut Fetch<'_>) -> Result<Plan> {
     let opened = &fetch.entry.opened;
     let database = opened.index.database.as_ref().map(|database| database.frames);
     let request = RestoreRequest {
@@ -350,7 +348,7 @@ fn plan(root: &mut RootHalf, options: &Restore, fetch: &mut Fetch<'_>) -> Result
 
 /// Sends the frames of the plan, then requests the commit.
 fn stage_and_commit(
-    root: &mut RootHalf,
+    root: &mut RootHelperProcess,
     plan: &Plan,
     fetch: &mut Fetch<'_>,
     progress: &mut Progress,

@@ -2,7 +2,7 @@
 //!
 //! It is only an aid: a run works without it.
 
-use crate::{report::Hit, report::Outcome};
+use crate::report::{Hit, Outcome};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

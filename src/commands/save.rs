@@ -7,13 +7,10 @@ use super::policy::{self, Newest};
 use super::resolve::{book_skipped, find};
 use super::session::{Session, enter, failure, reported, tell_skipped};
 use super::trust::{self, Untrusted};
-use super::{Ending, cancel, profiles, quarantine, retention, summary_file};
+use super::{Conclusion, cancel, profiles, quarantine, retention, summary_file};
 use crate::action;
-use crate::{
-    config::Baseline, config::JobStatus, config::Policy, config::Save, config::Signing,
-    config::Trust,
-};
-use crate::{report, report::BaseUse, report::Growth, report::Outcome, report::Progress};
+use crate::config::{Baseline, JobStatus, Policy, Save, Signing, Trust};
+use crate::report::{self, BaseUse, Growth, Outcome, Progress};
 use anyhow::{Context, Result, bail};
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -21,7 +18,7 @@ use std::io::Write;
 use std::time::Instant;
 use storecache_backend::{Backend, EntryName, Refused, Written};
 use storecache_entry::{Digest, Ladder};
-use storecache_root_helper::client::RootHalf;
+use storecache_root_helper::client::RootHelperProcess;
 use storecache_root_helper::protocol::{Phase, Reply, Request, SaveRequest};
 use storecache_runtime::liveness;
 use storecache_snapshot::{DELTA, FULL, Frame, Head, Origin, SnapshotWriter, StoreFacts};
@@ -31,8 +28,8 @@ use storecache_store::StoreKind;
 const BEHIND: &str = "used least recently, and the maximum size has no room for all";
 
 /// Saves the store that the options name, if the policy finds it worthwhile.
-pub fn save(options: &Save) -> Result<Ending> {
-    attempt(options).1.map(|()| Ending::Done)
+pub fn save(options: &Save) -> Result<Conclusion> {
+    attempt(options).1.map(|()| Conclusion::Done)
 }
 
 /// As [`save`], with the report in any case.
@@ -271,7 +268,7 @@ fn watched_since(options: &Save, state: &State) -> Option<String> {
 /// Receives the frames from the root helper and writes a snapshot of them, which is a delta if there is a
 /// `foundation`.
 fn pack<W: Write>(
-    root: &mut RootHalf,
+    root: &mut RootHelperProcess,
     mut snapshot: SnapshotWriter<W>,
     head: &Head,
     foundation: Option<&DeltaBase>,

@@ -1,21 +1,21 @@
 //! Common parts of save and restore: the start, and the report.
 
 use super::{cancel, resolve, run_history};
-use crate::{config::BackendOptions, config::OutputOptions, config::StoreOptions};
-use crate::{report, report::Outcome, report::Progress};
+use crate::config::{BackendOptions, OutputOptions, StoreOptions};
+use crate::report::{self, Outcome, Progress};
 use anyhow::{Result, anyhow};
 use std::sync::Arc;
 use std::time::Instant;
 use storecache_backend::Backend;
 use storecache_key::{Key, KeyOptions};
-use storecache_root_helper::client::{Cancelled, RootFailure, RootHalf};
+use storecache_root_helper::client::{Cancelled, RootFailure, RootHelperProcess};
 use storecache_root_helper::protocol::{Phase, StoreRequest};
 use storecache_runtime::liveness;
 use storecache_runtime::memory::Traffic;
 
 /// A run with its root helper and its key.
 pub struct Session {
-    pub root: RootHalf,
+    pub root: RootHelperProcess,
     pub key: Key,
     pub backend: Arc<dyn Backend>,
     pub progress: Progress,
@@ -49,7 +49,7 @@ impl Session {
             cancel::when_input_closes(&cancelled)?;
         }
         let mut request = resolve::store_request(store, kind);
-        let mut root = RootHalf::start(&cancelled, &request)?;
+        let mut root = RootHelperProcess::start(&cancelled, &request)?;
         report::ready();
         request.asks_version = key.key.is_none() && key.version.is_none();
         let facts = root.survey(&request)?;

@@ -4,11 +4,8 @@
 //! which reads were observed from the head. The result is printed with `--json`, or shown on a page.
 
 use super::open_entry::OpenEntry;
-use crate::{report::bytes, report::plural};
-use crate::{
-    report::html::Group, report::html::Section, report::html::Table, report::html::Tile,
-    report::html::Treemap,
-};
+use crate::report::html::{Group, Section, Table, Tile, Treemap};
+use crate::report::{bytes, plural};
 use anyhow::Result;
 use jiff::Timestamp;
 use serde::Serialize;

@@ -1,6 +1,6 @@
 //! `--summary`: appends the summary of a job to a file.
 
-use crate::{report::Job, report::Outcome, report::render};
+use crate::report::{Job, Outcome, render};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use std::fs::File;

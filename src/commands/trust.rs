@@ -2,8 +2,8 @@
 //!
 //! The user process checks all of this before the root helper sees any part of the snapshot.
 
+use crate::config::{OriginTrust, Policy, Signing, Trust};
 use crate::report::Hit;
-use crate::{config::OriginTrust, config::Policy, config::Signing, config::Trust};
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;

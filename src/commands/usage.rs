@@ -1,16 +1,13 @@
 //! `usage`: reports how much space entries take, what could be deleted, and what will be evicted.
 
-use super::inventory::{Held, Use, open_inventory, read, share};
+use super::inventory::{ListedEntry, Use, open_inventory, read, share};
 use super::open_entry::OpenEntry;
-use super::prune_plan::{Alike, Scene, alike, causes, choose};
+use super::prune_plan::{Alike, RepositoryFacts, alike, causes, choose};
 use super::size_report::{self, Blame};
-use super::{Ending, cancel, closed_pull_requests, eviction, html_file, or_json};
-use crate::{
-    config::InventoryOptions, config::PruneReason, config::Pruning, config::Trust,
-    config::Usage as Asked,
-};
-use crate::{report, report::Amount, report::Copies, report::Part, report::Usage};
-use crate::{report::html::Page, report::html::Section};
+use super::{Conclusion, cancel, closed_pull_requests, eviction, html_file, or_json};
+use crate::config::{InventoryOptions, PruneReason, Pruning, Trust, Usage as Asked};
+use crate::report::html::{Page, Section};
+use crate::report::{self, Amount, Copies, Part, Usage};
 use anyhow::Result;
 use jiff::Timestamp;
 use std::cmp::Reverse;
@@ -20,11 +17,11 @@ use storecache_backend::{Directory, EntryName, Inventory};
 const DAY: i64 = 24 * 60 * 60;
 
 /// Prints the tables.
-pub fn usage(options: &Asked) -> Result<Ending> {
+pub fn usage(options: &Asked) -> Result<Conclusion> {
     or_json(&options.output, run(options))
 }
 
-fn run(options: &Asked) -> Result<Ending> {
+fn run(options: &Asked) -> Result<Conclusion> {
     cancel::on_signals()?;
     let inventory = open_inventory(&options.inventory)?;
     let (usage, newest) = count(inventory.as_ref(), options)?;
@@ -39,7 +36,7 @@ fn run(options: &Asked) -> Result<Ending> {
         let warn = |warning| report::note(format!("storecache: warning: {warning}"));
         usage.warnings.iter().for_each(warn);
     }
-    Ok(Ending::Done)
+    Ok(Conclusion::Done)
 }
 
 /// The page: the usage, and below it the contents of the newest snapshot if it can be read.
@@ -95,11 +92,11 @@ fn count(inventory: &dyn Inventory, options: &Asked) -> Result<(Usage, Option<En
         }
     };
     let closed = closed_pull_requests::closed(inventory, &all, &mut warnings)?;
-    let scene = Scene { default_branch, closed };
+    let scene = RepositoryFacts { default_branch, closed };
     let (limit, now) = (options.limit, Timestamp::now());
     // Entries of all tools, whether they may be deleted or not.
     let any_tool = Pruning { prefix: Some(String::new()), ..Pruning::default() };
-    let amount = |held: Vec<&Held>| amount(&held, limit);
+    let amount = |held: Vec<&ListedEntry>| amount(&held, limit);
     let because = |reason| {
         let only = Pruning { only: vec![reason], ..any_tool.clone() };
         let causes = causes(&all, &scene, &only, now);
@@ -126,7 +123,7 @@ fn count(inventory: &dyn Inventory, options: &Asked) -> Result<(Usage, Option<En
             held.record.reference.clone().unwrap_or_else(|| "none".into())
         }),
         by_age: by_time(&all, limit, now, |held| held.record.created),
-        by_last_use: by_time(&all, limit, now, Held::used),
+        by_last_use: by_time(&all, limit, now, ListedEntry::used),
         duplicates: duplicates(&all),
         superseded: because(PruneReason::Superseded),
         closed: because(PruneReason::Closed),
@@ -140,20 +137,25 @@ fn count(inventory: &dyn Inventory, options: &Asked) -> Result<(Usage, Option<En
     Ok((usage, newest))
 }
 
-fn amount(held: &[&Held], limit: u64) -> Amount {
+fn amount(held: &[&ListedEntry], limit: u64) -> Amount {
     let bytes = eviction::sum(held.iter().copied());
     Amount { entries: held.len() as u64, bytes, share: share(bytes, limit) }
 }
 
-fn part(name: String, held: &[&Held], limit: u64, now: Timestamp) -> Part {
+fn part(name: String, held: &[&ListedEntry], limit: u64, now: Timestamp) -> Part {
     let used = held.iter().filter_map(|held| held.used()).max();
     let unused_for = used.map(|used| now.as_second().saturating_sub(used.as_second()));
     Part { name, amount: amount(held, limit), unused_for }
 }
 
 /// The largest part first.
-fn parts(all: &[Held], limit: u64, now: Timestamp, name: impl Fn(&Held) -> String) -> Vec<Part> {
-    let mut groups: BTreeMap<String, Vec<&Held>> = BTreeMap::new();
+fn parts(
+    all: &[ListedEntry],
+    limit: u64,
+    now: Timestamp,
+    name: impl Fn(&ListedEntry) -> String,
+) -> Vec<Part> {
+    let mut groups: BTreeMap<String, Vec<&ListedEntry>> = BTreeMap::new();
     for held in all {
         groups.entry(name(held)).or_default().push(held);
     }
@@ -165,10 +167,10 @@ fn parts(all: &[Held], limit: u64, now: Timestamp, name: impl Fn(&Held) -> Strin
 
 /// Parts by age, the most recent first.
 fn by_time(
-    all: &[Held],
+    all: &[ListedEntry],
     limit: u64,
     now: Timestamp,
-    time: impl Fn(&Held) -> Option<Timestamp>,
+    time: impl Fn(&ListedEntry) -> Option<Timestamp>,
 ) -> Vec<Part> {
     const STEPS: [(i64, &str); 5] = [
         (DAY, "up to a day"),
@@ -177,7 +179,7 @@ fn by_time(
         (30 * DAY, "up to 30 days"),
         (i64::MAX, "longer"),
     ];
-    let step = |held: &Held| {
+    let step = |held: &ListedEntry| {
         let ago = time(held).map_or(0, |time| now.as_second().saturating_sub(time.as_second()));
         STEPS.iter().position(|(most, _)| ago <= *most)
     };
@@ -192,7 +194,7 @@ fn by_time(
 }
 
 /// Entries with the same content, the set that takes the most space first.
-fn duplicates(all: &[Held]) -> Vec<Copies> {
+fn duplicates(all: &[ListedEntry]) -> Vec<Copies> {
     let told = |Alike { mut entries, guess }| {
         entries.sort();
         let first = entries.first().copied();
@@ -204,7 +206,7 @@ fn duplicates(all: &[Held]) -> Vec<Copies> {
             guess,
         }
     };
-    let mut told: Vec<_> = alike(all, Held::stem).into_iter().map(told).collect();
+    let mut told: Vec<_> = alike(all, ListedEntry::stem).into_iter().map(told).collect();
     told.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.keys.cmp(&b.keys)));
     told
 }

@@ -2,9 +2,9 @@
 
 use super::inspect::open_found;
 use super::open_entry::OpenEntry;
-use super::{Ending, cancel, or_json, trust};
+use super::{Conclusion, cancel, or_json, trust};
 use crate::config::Look;
-use crate::{report, report::Progress};
+use crate::report::{self, Progress};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use std::sync::atomic::Ordering;
@@ -16,11 +16,11 @@ use storecache_snapshot::{SnapshotError, Verified, Verifier};
 use storecache_store::StoreKind;
 
 /// Reads every frame and checks digests, members, index and database against each other.
-pub fn verify(options: &Look) -> Result<Ending> {
+pub fn verify(options: &Look) -> Result<Conclusion> {
     or_json(&options.output, run(options))
 }
 
-fn run(options: &Look) -> Result<Ending> {
+fn run(options: &Look) -> Result<Conclusion> {
     let started = Instant::now();
     let cancelled = cancel::on_signals()?;
     let (mut entry, backend) = open_found(options)?;
@@ -97,7 +97,7 @@ fn run(options: &Look) -> Result<Ending> {
             report::answer(format!("{items} more in its base {}, {state}", reference.entry))?;
         }
     }
-    Ok(Ending::Done)
+    Ok(Conclusion::Done)
 }
 
 /// Checks all frames of one file.

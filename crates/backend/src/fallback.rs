@@ -7,7 +7,8 @@
 //! causes one warning and is not asked again in this run.
 
 use super::{
-    Aside, Backend, Entry, EntryName, EntryWriter, Gone, Health, ReadAt, Refused, Skipped,
+    Backend, Entry, EntryName, EntryWriter, Gone, Health, QuarantinedEntry, ReadAt, Refused,
+    Skipped,
 };
 use anyhow::{Error, Result, anyhow};
 use std::collections::HashMap;
@@ -248,7 +249,7 @@ impl Backend for FallbackBackend {
         self.holder(name).map_or(Ok(None), |member| member.set_aside(name, note))
     }
 
-    fn asides(&self) -> Result<Vec<Aside>> {
+    fn asides(&self) -> Result<Vec<QuarantinedEntry>> {
         let mut all = Vec::new();
         for (_, member) in self.live() {
             all.extend(member.asides()?);

@@ -26,7 +26,7 @@ pub use directory::Directory;
 pub use entry_name::{EntryName, Generation};
 pub use fallback::FallbackBackend;
 pub use inventory::{Deleted, Forbidden, Inventory, Record};
-pub use quarantine_schedule::{Aside, is_ahead, is_due, is_over};
+pub use quarantine_schedule::{QuarantinedEntry, is_ahead, is_due, is_over};
 pub use stall_guard::StallGuard;
 
 use anyhow::{Result, bail};
@@ -135,7 +135,7 @@ pub trait Backend: Send + Sync {
     }
 
     /// Returns the entries in quarantine, newest first.
-    fn asides(&self) -> Result<Vec<Aside>> {
+    fn asides(&self) -> Result<Vec<QuarantinedEntry>> {
         Ok(Vec::new())
     }
 

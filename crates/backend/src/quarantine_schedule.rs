@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// An entry in quarantine.
 #[derive(Debug, Clone)]
-pub struct Aside {
+pub struct QuarantinedEntry {
     pub name: EntryName,
     pub file: PathBuf,
     /// In bytes.

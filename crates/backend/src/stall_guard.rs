@@ -92,7 +92,7 @@ impl<B: Backend + Send + Sync + 'static> Backend for StallGuard<B> {
         self.run(move |backend| backend.set_aside(&name, &note))
     }
 
-    fn asides(&self) -> Result<Vec<super::Aside>> {
+    fn asides(&self) -> Result<Vec<super::QuarantinedEntry>> {
         self.run(Backend::asides)
     }
 

@@ -44,22 +44,22 @@ pub fn is_up_besides(stopped: Option<u32>, socket: &Path) -> Result<bool> {
 }
 
 /// A process whose end is awaited, whatever ends it.
-pub struct Watched {
+pub struct ProcessHandle {
     pid: u32,
     handle: Arc<OwnedFd>,
 }
 
-impl From<&VerifiedListener> for Watched {
+impl From<&VerifiedListener> for ProcessHandle {
     fn from(verified: &VerifiedListener) -> Self {
-        Watched { pid: verified.listener.pid, handle: Arc::clone(&verified.process) }
+        ProcessHandle { pid: verified.listener.pid, handle: Arc::clone(&verified.process) }
     }
 }
 
-impl Watched {
+impl ProcessHandle {
     /// Finds a process; `None` if it has ended already.
     pub fn find(pid: u32) -> Result<Option<Self>> {
         match handle(pid) {
-            Ok(handle) => Ok(Some(Watched { pid, handle: Arc::new(handle) })),
+            Ok(handle) => Ok(Some(ProcessHandle { pid, handle: Arc::new(handle) })),
             Err(Errno::SRCH) => Ok(None),
             Err(e) => Err(e).with_context(|| format!("find the daemon, process {pid}")),
         }
@@ -95,7 +95,7 @@ impl Watched {
         self.await_end_asking(patience, None)
     }
 
-    /// As [`Watched::await_end`], with a SIGTERM whenever the process shows no activity for the time of `again`.
+    /// As [`ProcessHandle::await_end`], with a SIGTERM whenever the process shows no activity for the time of `again`.
     fn await_end_asking(&self, patience: Duration, again: Option<Duration>) -> Result<()> {
         let mut asked = Instant::now();
         let name = format!("the daemon, process {},", self.pid);
@@ -151,7 +151,7 @@ pub(super) fn has_ended(handle: &OwnedFd, patience: Duration) -> Result<bool> {
 }
 
 /// Everything that is required to start a bare daemon again: its program, and how it was started.
-pub struct Recipe {
+pub struct ProcessRestart {
     pid: u32,
     process: Arc<OwnedFd>,
     supervisor: Option<Supervisor>,
@@ -164,7 +164,7 @@ pub struct Recipe {
     output: [Option<OwnedFd>; 2],
 }
 
-impl Recipe {
+impl ProcessRestart {
     /// Collects the requirements from the running process.
     ///
     /// # Errors
@@ -225,7 +225,7 @@ impl Recipe {
             own_session: true,
         };
         let output = [1, 2].map(|fd| pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()).ok());
-        let recipe = Recipe {
+        let recipe = ProcessRestart {
             pid,
             supervisor: Supervisor::of(pid),
             executable: Executable::of(pid, uid)?,

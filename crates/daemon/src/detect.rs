@@ -40,7 +40,7 @@ pub struct DaemonLookup<'a> {
 
 /// A daemon, and why it is considered to be the one in charge.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct DetectedDaemon {
     pub daemon: Daemon,
     pub why: String,
     /// Problems that do not prevent stopping and starting the daemon.
@@ -51,8 +51,9 @@ pub struct Found {
 ///
 /// # Errors
 /// If the daemon that the user named does not exist, or does not run the process that listens.
-pub fn find(choice: &DaemonChoice, at: &DaemonLookup<'_>) -> Result<Found> {
-    let untouched = |daemon, why: &str| Found { daemon, why: why.into(), warnings: Vec::new() };
+pub fn find(choice: &DaemonChoice, at: &DaemonLookup<'_>) -> Result<DetectedDaemon> {
+    let untouched =
+        |daemon, why: &str| DetectedDaemon { daemon, why: why.into(), warnings: Vec::new() };
     // Units of this machine say nothing about a store below another root.
     let on_this_machine = at.root == Path::new("/");
     match choice {
@@ -89,7 +90,7 @@ struct Facts<'a> {
     /// The process that listens, if another user started it. It is never stopped.
     stranger: Option<Listener>,
     units: Option<Active>,
-    services: Vec<Asked>,
+    services: Vec<ShepherdService>,
     /// Shepherds that do not have such a service.
     unaware: Vec<String>,
     /// Why other shepherds could not be asked.
@@ -97,7 +98,7 @@ struct Facts<'a> {
 }
 
 /// The service of a shepherd, and its relation to the listener.
-struct Asked {
+struct ShepherdService {
     service: Service,
     tie: ServiceRelation,
 }
@@ -158,14 +159,14 @@ impl<'a> Facts<'a> {
         Ok(())
     }
 
-    fn service_of(&self, shepherd: &Shepherd) -> Result<Option<Asked>> {
+    fn service_of(&self, shepherd: &Shepherd) -> Result<Option<ShepherdService>> {
         let Some(service) = shepherd.service(self.at.name)? else { return Ok(None) };
         let tie =
             self.listener.map_or(Ok(ServiceRelation::None), |listener| service.tie(listener))?;
-        Ok(Some(Asked { service, tie }))
+        Ok(Some(ShepherdService { service, tie }))
     }
 
-    fn auto(self) -> Result<Found> {
+    fn auto(self) -> Result<DetectedDaemon> {
         if self.systemd_listens() || (self.listener.is_none() && self.units.is_some()) {
             return self.systemd();
         }
@@ -176,7 +177,7 @@ impl<'a> Facts<'a> {
             return self.process();
         }
         let why = "no process listens on its socket".into();
-        Ok(Found { daemon: Daemon::None, why, warnings: self.lost() })
+        Ok(DetectedDaemon { daemon: Daemon::None, why, warnings: self.lost() })
     }
 
     /// Describes the problem if neither root nor the store's owner started the process that listens.
@@ -184,7 +185,7 @@ impl<'a> Facts<'a> {
         self.stranger.map(|listener| untrusted(&listener, &self.at.socket, self.at.owner))
     }
 
-    fn systemd(self) -> Result<Found> {
+    fn systemd(self) -> Result<DetectedDaemon> {
         let Some(units) = &self.units else {
             let names = self.at.units.join(", ");
             bail!("none of {names} is active in systemd; start one, or use --daemon auto");
@@ -201,14 +202,14 @@ impl<'a> Facts<'a> {
                 self.at.socket.display()
             ),
         };
-        Ok(Found {
+        Ok(DetectedDaemon {
             why: format!("systemd has {} active, and {listens}", units.units.join(" and ")),
             warnings: self.lost().into_iter().chain(self.stranger()).collect(),
             daemon: Daemon::Systemd { units: units.units.clone() },
         })
     }
 
-    fn shepherd(self) -> Result<Found> {
+    fn shepherd(self) -> Result<DetectedDaemon> {
         let Some(asked) = self.service() else { return Err(self.no_service()) };
         let Service { shepherd, name, pid, .. } = &asked.service;
         let socket = shepherd.socket.display();
@@ -221,14 +222,14 @@ impl<'a> Facts<'a> {
         };
         let warnings = self.units_beside().into_iter().chain(self.lost()).chain(self.stranger());
         let warnings = warnings.collect();
-        Ok(Found {
+        Ok(DetectedDaemon {
             why: format!("the shepherd at {socket} runs the service {name}, and {listens}"),
             warnings,
             daemon: Daemon::Shepherd { shepherd: shepherd.clone(), service: name.clone(), pid },
         })
     }
 
-    fn process(self) -> Result<Found> {
+    fn process(self) -> Result<DetectedDaemon> {
         if let Some(stranger) = self.stranger() {
             bail!(stranger);
         }
@@ -263,7 +264,7 @@ impl<'a> Facts<'a> {
         let although = self.units.as_ref().map(Active::describe).or(although);
         let although = although.map(|other| format!(", although {other}")).unwrap_or_default();
         let why = format!("process {pid} listens on its socket{although}");
-        Ok(Found { daemon: Daemon::Process { pid }, why, warnings })
+        Ok(DetectedDaemon { daemon: Daemon::Process { pid }, why, warnings })
     }
 
     /// Whether systemd runs the process that listens.
@@ -273,17 +274,19 @@ impl<'a> Facts<'a> {
     }
 
     /// Returns the running service that runs the listener. Without a listener, returns any running service.
-    fn service(&self) -> Option<&Asked> {
-        let tied = |asked: &&Asked| self.listener.is_none() || asked.tie != ServiceRelation::None;
+    fn service(&self) -> Option<&ShepherdService> {
+        let tied = |asked: &&ShepherdService| {
+            self.listener.is_none() || asked.tie != ServiceRelation::None
+        };
         self.running().find(tied)
     }
 
-    fn running(&self) -> impl Iterator<Item = &Asked> {
+    fn running(&self) -> impl Iterator<Item = &ShepherdService> {
         self.services.iter().filter(|asked| asked.service.is_running)
     }
 
     fn no_service(&self) -> anyhow::Error {
-        let socket = |asked: &Asked| asked.service.shepherd.socket.display().to_string();
+        let socket = |asked: &ShepherdService| asked.service.shepherd.socket.display().to_string();
         let running = self.running().next();
         let name = self.at.name;
         if self.systemd_listens() {

@@ -54,12 +54,12 @@ pub struct Executable {
     file: Arc<OwnedFd>,
     identity: (u64, u64),
     /// A directory and name that still lead to the file.
-    place: Option<Place>,
+    place: Option<DirectoryEntry>,
 }
 
 /// An open directory, and the name of a file in it.
 #[derive(Debug, Clone)]
-struct Place {
+struct DirectoryEntry {
     directory: Arc<OwnedFd>,
     name: OsString,
 }
@@ -128,7 +128,7 @@ impl Executable {
         let variables = environment
             .iter()
             .map(|(name, value)| word(&[name.as_bytes(), b"=", value.as_bytes()].concat()));
-        let place = self.place.map(|Place { directory, name }| -> Result<_> {
+        let place = self.place.map(|DirectoryEntry { directory, name }| -> Result<_> {
             Ok((directory, word(name.as_bytes())?))
         });
         Ok(Exec {
@@ -227,7 +227,11 @@ fn named(arguments: &[OsString], environment: &[(OsString, OsString)]) -> Vec<Pa
 /// Returns the name that the process was started by, if it leads to the program. It may be a symbolic link such
 /// as `nix-daemon`: run by this name, the process has the same name again. Names are used only if no suspect
 /// could change where they lead.
-fn named_safely(pid: u32, others: &Suspects, identity: (u64, u64)) -> Result<Option<Place>> {
+fn named_safely(
+    pid: u32,
+    others: &Suspects,
+    identity: (u64, u64),
+) -> Result<Option<DirectoryEntry>> {
     let (arguments, environment) = (procfs::words(pid, "cmdline")?, procfs::environment(pid)?);
     for path in named(&arguments, &environment) {
         let Ok(Ok(real)) = others.follow(&path) else { continue };
@@ -236,7 +240,7 @@ fn named_safely(pid: u32, others: &Suspects, identity: (u64, u64)) -> Result<Opt
         if found.is_ok_and(|found| found == identity) {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let directory = Arc::new(open(parent, flags, Mode::empty())?);
-            return Ok(Some(Place { directory, name: name.to_owned() }));
+            return Ok(Some(DirectoryEntry { directory, name: name.to_owned() }));
         }
     }
     Ok(None)
@@ -252,7 +256,7 @@ struct Disk {
     known: PathBuf,
 }
 
-struct Found {
+struct ProgramFile {
     identity: (u64, u64),
     is_elf: bool,
 }
@@ -285,7 +289,7 @@ impl Disk {
     }
 
     /// Returns the location of the program, if it still has the path that the kernel knows.
-    fn place_of(&self, identity: (u64, u64)) -> Option<Place> {
+    fn place_of(&self, identity: (u64, u64)) -> Option<DirectoryEntry> {
         let (parent, name) = (self.known.parent()?, self.known.file_name()?);
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let below = parent.strip_prefix("/").unwrap_or(parent);
@@ -294,12 +298,12 @@ impl Disk {
         let directory = openat2(&self.root, below, flags, Mode::empty(), resolve).ok()?;
         let found = statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
         let is_it = (found.st_dev, found.st_ino) == identity;
-        is_it.then(|| Place { directory: Arc::new(directory), name: name.to_owned() })
+        is_it.then(|| DirectoryEntry { directory: Arc::new(directory), name: name.to_owned() })
     }
 
     /// Examines the file that the process would find at a path, with links resolved inside its own root. `None`
     /// if it is not a program.
-    fn look(&self, path: &Path) -> Option<Found> {
+    fn look(&self, path: &Path) -> Option<ProgramFile> {
         let below = path.strip_prefix("/").unwrap_or(path);
         // Opening a device can have side effects, so only a regular file is opened for reading.
         let flags = OFlags::PATH | OFlags::CLOEXEC;
@@ -313,7 +317,7 @@ impl Disk {
         let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
         let mut magic = [0; ELF.len()];
         let is_elf = rustix::io::read(&file, &mut magic).is_ok_and(|n| magic[..n] == ELF[..]);
-        Some(Found { identity: (status.st_dev, status.st_ino), is_elf })
+        Some(ProgramFile { identity: (status.st_dev, status.st_ino), is_elf })
     }
 
     fn is_running(&self, path: &Path) -> bool {

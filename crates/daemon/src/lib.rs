@@ -24,9 +24,9 @@ mod systemd;
 mod unknown_supervisor;
 mod worker_protocol;
 
-use bare_process::Watched;
+use bare_process::ProcessHandle;
 pub use bare_process::is_up_besides;
-pub use detect::{DaemonLookup, Found, find, service_to_start};
+pub use detect::{DaemonLookup, DetectedDaemon, find, service_to_start};
 pub use executable::Replaced;
 pub use kind::{Daemon, DaemonChoice};
 pub use listener::{Listener, SocketExposure, VerifiedListener, socket_exposure};
@@ -45,8 +45,8 @@ use storecache_runtime::retry::insist;
 /// its process ID.
 pub enum Stopper<'a> {
     Systemd(systemd::Stop),
-    Shepherd { shepherd: &'a Shepherd, service: &'a str, process: Option<Watched> },
-    Process(Watched),
+    Shepherd { shepherd: &'a Shepherd, service: &'a str, process: Option<ProcessHandle> },
+    Process(ProcessHandle),
     Command { stop: &'a str, run_as: Option<(u32, u32)> },
     None,
 }
@@ -58,7 +58,7 @@ impl<'a> Stopper<'a> {
         Ok(match daemon {
             Daemon::Systemd { units } => Stopper::Systemd(systemd::Stop::of(units)?),
             Daemon::Shepherd { shepherd, service, pid } => {
-                let process = pid.map(Watched::find).transpose()?.flatten();
+                let process = pid.map(ProcessHandle::find).transpose()?.flatten();
                 Stopper::Shepherd { shepherd, service, process }
             }
             Daemon::Process { pid } => Stopper::Process(verified(*pid, listener)?.into()),
@@ -99,8 +99,8 @@ fn verified(pid: u32, listener: Option<&VerifiedListener>) -> Result<&VerifiedLi
 /// Everything that starting the daemon requires, collected while it still runs.
 pub enum Starter {
     Systemd { units: Vec<String> },
-    Shepherd(shepherd::Recipe),
-    Process(Box<bare_process::Recipe>),
+    Shepherd(shepherd::ServiceRestart),
+    Process(Box<bare_process::ProcessRestart>),
     Command { start: String, run_as: Option<(u32, u32)> },
     None,
 }
@@ -114,11 +114,11 @@ impl Starter {
                 Starter::Systemd { units: systemd::to_start_again(units)? }
             }
             Daemon::Shepherd { shepherd, service, .. } => {
-                Starter::Shepherd(shepherd::Recipe::of(shepherd, service)?)
+                Starter::Shepherd(shepherd::ServiceRestart::of(shepherd, service)?)
             }
-            Daemon::Process { pid } => {
-                Starter::Process(Box::new(bare_process::Recipe::of(verified(*pid, listener)?)?))
-            }
+            Daemon::Process { pid } => Starter::Process(Box::new(
+                bare_process::ProcessRestart::of(verified(*pid, listener)?)?,
+            )),
             Daemon::Command { start, run_as, .. } => {
                 Starter::Command { start: start.clone(), run_as: *run_as }
             }

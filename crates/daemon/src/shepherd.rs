@@ -3,7 +3,7 @@
 //! storecache runs `herd` as the owner of the shepherd: root must not talk to a socket on which another user
 //! listens. The output of `herd` is parsed in the formats of shepherd 0.9 to 1.0 (`shepherd/scripts/herd.scm`).
 
-use super::bare_process::Watched;
+use super::bare_process::ProcessHandle;
 use super::procfs;
 use super::worker_protocol::connect;
 use anyhow::{Result, anyhow, bail};
@@ -196,7 +196,7 @@ fn read_status(status: &str) -> (bool, Option<u32>) {
 pub fn stop(
     shepherd: &Shepherd,
     service: &str,
-    process: Option<&Watched>,
+    process: Option<&ProcessHandle>,
     patience: Duration,
 ) -> Result<()> {
     shepherd.herd(HerdOrder::Stop(service))?;
@@ -204,17 +204,17 @@ pub fn stop(
 }
 
 /// Everything that is required to start a service.
-pub struct Recipe {
+pub struct ServiceRestart {
     shepherd: Shepherd,
     service: String,
     /// All services that ran beside it: those that require it are stopped along with it.
     running: Vec<String>,
 }
 
-impl Recipe {
+impl ServiceRestart {
     pub fn of(shepherd: &Shepherd, service: &str) -> Result<Self> {
         let (shepherd, running) = (shepherd.clone(), shepherd.running()?);
-        Ok(Recipe { shepherd, service: service.to_owned(), running })
+        Ok(ServiceRestart { shepherd, service: service.to_owned(), running })
     }
 
     pub fn start(&self) -> Result<()> {

@@ -127,7 +127,7 @@ impl Stop {
 /// systemd would wait for a minute and a half before it kills them.
 ///
 /// A nix-daemon misses a signal that arrives while it accepts a client, see
-/// [`Watched::stop`](super::bare_process::Watched::stop). A worker of Guix 1.5 with an idle client needs two signals
+/// [`ProcessHandle::stop`](super::bare_process::ProcessHandle::stop). A worker of Guix 1.5 with an idle client needs two signals
 /// to end. systemd sends two, the second one when the main process has ended; if that happens quickly, the
 /// worker receives them as one.
 ///

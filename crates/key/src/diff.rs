@@ -1,7 +1,7 @@
 //! Compares the ingredients of a key in two states: which ones changed, in which files, and whether the key
 //! changes.
 
-use super::ingredients::{Ingredient, Part, WORKFLOW};
+use super::ingredients::{Ingredient, IngredientContent, WORKFLOW};
 use crate::{KeyOptions, WorkflowMode};
 use anyhow::Result;
 use serde::Serialize;
@@ -11,13 +11,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use storecache_entry::Digest;
 use storecache_workflow::file_source::{Tree, shown};
-use storecache_workflow::semantic::Line;
+use storecache_workflow::semantic::CanonicalLine;
 
 /// An ingredient in two states.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Moved {
     pub name: String,
-    pub state: State,
+    pub state: ChangeKind,
     pub files: Vec<MovedFile>,
     /// Lines of a workflow that count and changed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -29,7 +29,7 @@ pub struct Moved {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum State {
+pub enum ChangeKind {
     Same,
     /// Its files changed only in parts that do not count: the key stays.
     Cosmetic,
@@ -41,20 +41,20 @@ pub enum State {
     Removed,
 }
 
-impl State {
+impl ChangeKind {
     pub fn name(self) -> &'static str {
         match self {
-            State::Same => "same",
-            State::Cosmetic => "cosmetic",
-            State::Real => "real",
-            State::Added => "added",
-            State::Removed => "removed",
+            ChangeKind::Same => "same",
+            ChangeKind::Cosmetic => "cosmetic",
+            ChangeKind::Real => "real",
+            ChangeKind::Added => "added",
+            ChangeKind::Removed => "removed",
         }
     }
 
     /// Returns whether the ingredient leaves the key unchanged.
     pub fn keeps_key(self) -> bool {
-        matches!(self, State::Same | State::Cosmetic)
+        matches!(self, ChangeKind::Same | ChangeKind::Cosmetic)
     }
 }
 
@@ -118,7 +118,7 @@ impl<'a> Side<'a> {
     fn files(&self, ingredient: Option<&Ingredient>) -> Result<BTreeMap<PathBuf, Digest>> {
         let mut files = BTreeMap::new();
         let (Some(ingredient), Some(tree)) = (ingredient, self.tree) else { return Ok(files) };
-        if let Part::Whole(facts) = &ingredient.part {
+        if let IngredientContent::Whole(facts) = &ingredient.part {
             let digests = facts.iter().map(|(_, digest)| *digest);
             return Ok(ingredient.files.iter().cloned().zip(digests).collect());
         }
@@ -145,22 +145,24 @@ fn moved(name: &str, options: &KeyOptions, before: &Side, after: &Side) -> Resul
     let (was, is) = (before.digests.get(name), after.digests.get(name));
     let detailed = known(was, old) && known(is, new);
     let state = match (was, is) {
-        (None, _) => State::Added,
-        (_, None) => State::Removed,
-        (Some(a), Some(b)) if a != b => State::Real,
-        _ if detailed && !files.is_empty() => State::Cosmetic,
-        _ => State::Same,
+        (None, _) => ChangeKind::Added,
+        (_, None) => ChangeKind::Removed,
+        (Some(a), Some(b)) if a != b => ChangeKind::Real,
+        _ if detailed && !files.is_empty() => ChangeKind::Cosmetic,
+        _ => ChangeKind::Same,
     };
     let lines = match (old.map(|it| &it.part), new.map(|it| &it.part)) {
-        (Some(Part::Lines(a)), Some(Part::Lines(b))) => line_changes(&a.lines, &b.lines),
+        (Some(IngredientContent::Lines(a)), Some(IngredientContent::Lines(b))) => {
+            line_changes(&a.lines, &b.lines)
+        }
         _ => Vec::new(),
     };
     let note = match state {
-        State::Real if !detailed => Some(
+        ChangeKind::Real if !detailed => Some(
             "the snapshot records only the digest, and its commit is missing or has another digest"
                 .into(),
         ),
-        State::Real if name == WORKFLOW => would_stay(options, before, after),
+        ChangeKind::Real if name == WORKFLOW => would_stay(options, before, after),
         _ => None,
     };
     let files = if detailed { files } else { Vec::new() };
@@ -200,8 +202,8 @@ fn file_changes(
 
 /// Returns the lines that only one side has. Indices of steps are ignored, so that inserting a step does not
 /// change those after it.
-fn line_changes(before: &[Line], after: &[Line]) -> Vec<MovedLine> {
-    let shown = |lines: &[Line]| -> Vec<String> {
+fn line_changes(before: &[CanonicalLine], after: &[CanonicalLine]) -> Vec<MovedLine> {
+    let shown = |lines: &[CanonicalLine]| -> Vec<String> {
         lines.iter().map(|line| format!("{}\0{}", without_numbers(&line.path), line.text)).collect()
     };
     let (old, new) = (shown(before), shown(after));
@@ -216,7 +218,7 @@ fn line_changes(before: &[Line], after: &[Line]) -> Vec<MovedLine> {
             ChangeTag::Delete => (false, change.old_index().and_then(|at| before.get(at))),
             ChangeTag::Insert => (true, change.new_index().and_then(|at| after.get(at))),
         };
-        let Some(Line { path, text, file, line }) = line.cloned() else { continue };
+        let Some(CanonicalLine { path, text, file, line }) = line.cloned() else { continue };
         moved.push(MovedLine { added, path, text, file, line });
     }
     moved
@@ -236,8 +238,8 @@ fn without_numbers(path: &str) -> String {
 mod tests {
     use super::*;
 
-    fn lines(texts: &[(&str, &str)]) -> Vec<Line> {
-        let line = |(at, (path, text)): (usize, &(&str, &str))| Line {
+    fn lines(texts: &[(&str, &str)]) -> Vec<CanonicalLine> {
+        let line = |(at, (path, text)): (usize, &(&str, &str))| CanonicalLine {
             path: (*path).into(),
             text: (*text).into(),
             file: "ci.yml".into(),

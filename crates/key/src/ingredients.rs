@@ -16,14 +16,14 @@ pub struct Ingredient {
     pub files: Vec<PathBuf>,
     /// Digest of names and contents of the files; for `workflow:semantic`, of the lines that count.
     pub digest: Digest,
-    pub part: Part,
+    pub part: IngredientContent,
     /// Notes for the user.
     pub notes: Vec<String>,
 }
 
 /// The parts of the files that count.
 #[derive(Debug)]
-pub enum Part {
+pub enum IngredientContent {
     /// Whole files: size in bytes and digest, in the order of the files.
     Whole(Vec<(u64, Digest)>),
     /// Some lines of a workflow.
@@ -86,7 +86,7 @@ fn bytes(file: &Path, tree: &dyn Tree) -> Result<Ingredient> {
         name: WORKFLOW.into(),
         files: vec![file.to_owned()],
         digest,
-        part: Part::Whole(vec![(content.len() as u64, digest)]),
+        part: IngredientContent::Whole(vec![(content.len() as u64, digest)]),
         notes: Vec::new(),
     })
 }
@@ -103,7 +103,7 @@ fn semantic(options: &KeyOptions, file: &Path, tree: &dyn Tree) -> Result<Ingred
         files: std::mem::take(&mut canonical.files),
         digest: canonical.digest(),
         notes: std::mem::take(&mut canonical.notes),
-        part: Part::Lines(canonical),
+        part: IngredientContent::Lines(canonical),
     })
 }
 
@@ -132,7 +132,7 @@ fn files(pattern: &str, tree: &dyn Tree) -> Result<Ingredient> {
         name: format!("{FILES}{pattern}"),
         files,
         digest: Digest::of(&hashed),
-        part: Part::Whole(facts),
+        part: IngredientContent::Whole(facts),
         notes: Vec::new(),
     })
 }

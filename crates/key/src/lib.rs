@@ -23,12 +23,12 @@ pub mod simulate;
 pub mod suggest;
 mod warnings;
 
-pub use diff::{FileChange, Moved, MovedFile, MovedLine, Side, State, diff};
+pub use diff::{ChangeKind, FileChange, Moved, MovedFile, MovedLine, Side, diff};
 pub use from_step::{OfStep, of_step};
 pub use git::{CommitTree, Files, NoRepository, ObjectId, Repository};
-pub use ingredients::{FILES, Ingredient, Part, WORKFLOW, gather};
+pub use ingredients::{FILES, Ingredient, IngredientContent, WORKFLOW, gather};
 pub use options::{KeyOptions, WorkflowMode};
-pub use warnings::{Kind, Volatiles, Warning, of as warnings_of};
+pub use warnings::{Volatiles, Warning, WarningKind, of as warnings_of};
 
 use anyhow::Result;
 use std::collections::BTreeMap;

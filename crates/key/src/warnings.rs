@@ -2,7 +2,7 @@
 //! that change for reasons that cannot affect the store.
 
 use super::git::Repository;
-use super::ingredients::{FILES, Ingredient, Part};
+use super::ingredients::{FILES, Ingredient, IngredientContent};
 use anyhow::Result;
 use serde::Serialize;
 use std::path::Path;
@@ -31,13 +31,13 @@ const SEARCHED: usize = 1 << 20;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Warning {
-    pub kind: Kind,
+    pub kind: WarningKind,
     pub why: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum WarningKind {
     /// It is empty, so it never changes.
     Empty,
     /// It changes in every run, or nearly.
@@ -46,12 +46,12 @@ pub enum Kind {
     OverBroad,
 }
 
-impl Kind {
+impl WarningKind {
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Empty => "empty",
-            Kind::Volatile => "volatile",
-            Kind::OverBroad => "over-broad",
+            WarningKind::Empty => "empty",
+            WarningKind::Volatile => "volatile",
+            WarningKind::OverBroad => "over-broad",
         }
     }
 }
@@ -102,7 +102,7 @@ impl Volatiles {
         let why = format!(
             "it contains {what}, so each run saves an entry that no other run matches exactly"
         );
-        Some(Warning { kind: Kind::Volatile, why })
+        Some(Warning { kind: WarningKind::Volatile, why })
     }
 }
 
@@ -117,19 +117,22 @@ pub fn of(
     let mut warnings = Vec::new();
     let mut warn = |kind, why| warnings.push(Warning { kind, why });
     match &ingredient.part {
-        Part::Lines(canonical) if canonical.lines.is_empty() => {
-            warn(Kind::Empty, "no part of the workflow counts, so it never changes the key".into());
+        IngredientContent::Lines(canonical) if canonical.lines.is_empty() => {
+            warn(
+                WarningKind::Empty,
+                "no part of the workflow counts, so it never changes the key".into(),
+            );
         }
-        Part::Whole(facts) if facts.iter().all(|(size, _)| *size == 0) => {
-            warn(Kind::Empty, "the files are empty, so they hardly ever change".into());
+        IngredientContent::Whole(facts) if facts.iter().all(|(size, _)| *size == 0) => {
+            warn(WarningKind::Empty, "the files are empty, so they hardly ever change".into());
         }
         _ => {}
     }
-    if let Part::Whole(_) = ingredient.part {
+    if let IngredientContent::Whole(_) = ingredient.part {
         for file in &ingredient.files {
             let content = tree.read(file)?.filter(|content| content.len() <= SEARCHED);
             if let Some(what) = content.and_then(|content| volatiles.in_content(&content)) {
-                warn(Kind::Volatile, format!("{} contains {what}", file.display()));
+                warn(WarningKind::Volatile, format!("{} contains {what}", file.display()));
                 break;
             }
         }
@@ -139,7 +142,7 @@ pub fn of(
         && changed * 100 > all * OFTEN
     {
         let why = format!("its files changed in {changed} of the last {all} commits");
-        warn(Kind::Volatile, why);
+        warn(WarningKind::Volatile, why);
     }
     if let Some(pattern) = ingredient.name.strip_prefix(FILES) {
         let matched = ingredient.files.len();
@@ -150,7 +153,7 @@ pub fn of(
                 "it matches {matched} of {files} files, so files that cannot affect the store \
                  change it too"
             );
-            warn(Kind::OverBroad, why);
+            warn(WarningKind::OverBroad, why);
         }
     }
     Ok(warnings)
@@ -204,7 +207,11 @@ mod tests {
             "nix-2026-11-26-x",
             "nix-0123456789012345678901234567890123456789",
         ] {
-            assert_eq!(volatiles.of_key(key).map(|it| it.kind), Some(Kind::Volatile), "{key}");
+            assert_eq!(
+                volatiles.of_key(key).map(|it| it.kind),
+                Some(WarningKind::Volatile),
+                "{key}"
+            );
         }
         for key in ["storecache-guix-x86_64-linux-1.5.0", "nix-2.30.1-3f0c1", "guix-2026"] {
             assert_eq!(volatiles.of_key(key), None, "{key}");

@@ -1,12 +1,12 @@
 //! Stores that are cached on the host although the daemon runs in a container with its own store.
 
-use super::diagnostic::Found;
+use super::diagnostic::Diagnostic;
 use super::shell::{self, Command};
-use super::{Scene, rules};
+use super::{LintContext, rules};
 use storecache_workflow::cache_steps;
 use storecache_workflow::workflow::{Job, Step};
 
-pub fn check(scene: &Scene) -> Vec<Found> {
+pub fn check(scene: &LintContext) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for job in &scene.workflow.jobs {
         // All steps of a job with a container run in it, including those that restore and save.
@@ -76,17 +76,17 @@ fn mounts(text: &str, store: &str) -> bool {
         || text.contains("--volumes-from")
 }
 
-fn found(line: usize, store: &str) -> Found {
+fn found(line: usize, store: &str) -> Diagnostic {
     let message = format!(
         "the container has its own store: the step caches {store} of the host, which the container \
          does not see"
     );
-    Found::error(rules::CONTAINER, line, message).fix(format!(
+    Diagnostic::error(rules::CONTAINER, line, message).fix(format!(
         "mount the store and its database into the container, with -v {store}:{store}"
     ))
 }
 
-fn service(job: &Job, store: &'static str) -> Vec<Found> {
+fn service(job: &Job, store: &'static str) -> Vec<Diagnostic> {
     let services = job.node.get("services").map(|it| it.pairs()).unwrap_or_default();
     let mut all = Vec::new();
     for service in services {
@@ -110,7 +110,7 @@ fn state(store: &str) -> &'static str {
     if store == "/nix" { "/nix/var" } else { "/var/guix" }
 }
 
-fn steps(scene: &Scene, job: &Job, store: &'static str) -> Option<Found> {
+fn steps(scene: &LintContext, job: &Job, store: &'static str) -> Option<Diagnostic> {
     for step in &job.steps {
         if let Some(uses) = step.fields.get("uses")
             && uses.text.starts_with("docker://")

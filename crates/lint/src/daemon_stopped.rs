@@ -1,18 +1,18 @@
 //! Daemons that stay stopped after a failed command: the shell of a step exits at the first failure. Source:
 //! github/docs, workflow syntax, `jobs.<job_id>.steps[*].shell`.
 
-use super::diagnostic::Found;
+use super::diagnostic::Diagnostic;
 use super::shell::{self, Command};
-use super::{Scene, rules};
+use super::{LintContext, rules};
 use storecache_workflow::cache_steps;
 use storecache_workflow::workflow::{Job, Step};
 
-pub fn check(scene: &Scene) -> Vec<Found> {
+pub fn check(scene: &LintContext) -> Vec<Diagnostic> {
     let jobs = scene.workflow.jobs.iter().filter(|job| cache_steps::in_job(job).next().is_some());
     jobs.flat_map(|job| check_job(scene, job)).collect()
 }
 
-fn check_job(scene: &Scene, job: &Job) -> Vec<Found> {
+fn check_job(scene: &LintContext, job: &Job) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for (at, step) in job.steps.iter().enumerate() {
         let commands = shell::commands(step);
@@ -30,7 +30,7 @@ fn check_job(scene: &Scene, job: &Job) -> Vec<Found> {
             self::unit(command, &START).is_some_and(|it| it.starts_with(unit))
         };
         let line = commands[first].line;
-        let stopped = |message| Found::error(rules::DAEMON_STOPPED, line, message).at("stop");
+        let stopped = |message| Diagnostic::error(rules::DAEMON_STOPPED, line, message).at("stop");
         if let Some(last) = commands.iter().rposition(starts) {
             if last > first + 1 {
                 found.push(trap(scene, &commands[first], &commands[last], stopped));
@@ -56,11 +56,11 @@ fn check_job(scene: &Scene, job: &Job) -> Vec<Found> {
 }
 
 fn trap(
-    scene: &Scene,
+    scene: &LintContext,
     stop: &Command,
     start: &Command,
-    stopped: impl Fn(&'static str) -> Found,
-) -> Found {
+    stopped: impl Fn(&'static str) -> Diagnostic,
+) -> Diagnostic {
     let line = scene.page.line(stop.line).unwrap_or_default();
     let indent = &line[..line.len() - line.trim_start().len()];
     let trap = format!("trap '{}' EXIT", start.text.replace('\'', "'\\''"));
@@ -71,7 +71,7 @@ fn trap(
 }
 
 /// Returns lines that make the condition of the step always true.
-fn condition(scene: &Scene, step: &Step) -> Option<super::Lines> {
+fn condition(scene: &LintContext, step: &Step) -> Option<super::Lines> {
     match step.fields.get("if") {
         None => scene.page.add(&step.node, &["if: always()"]),
         Some(it) => {

@@ -1,10 +1,10 @@
 //! A mistake as a rule reports it: without a file name, and with a correction that was not tried yet.
 
 use super::fix::{Lines, Page};
-use super::{Finding, Level, Source};
+use super::{Finding, Level, WorkflowFile};
 use storecache_workflow::workflow::Text;
 
-pub struct Found {
+pub struct Diagnostic {
     pub rule: &'static str,
     pub level: Level,
     line: usize,
@@ -16,15 +16,24 @@ pub struct Found {
     example: Option<String>,
 }
 
-impl Found {
+impl Diagnostic {
     pub fn error(rule: &'static str, line: usize, message: impl Into<String>) -> Self {
         let (word, fix) = (String::new(), String::new());
         let message = message.into();
-        Found { rule, level: Level::Error, line, word, message, fix, lines: None, example: None }
+        Diagnostic {
+            rule,
+            level: Level::Error,
+            line,
+            word,
+            message,
+            fix,
+            lines: None,
+            example: None,
+        }
     }
 
     pub fn warning(rule: &'static str, line: usize, message: impl Into<String>) -> Self {
-        Found { level: Level::Warning, ..Found::error(rule, line, message) }
+        Diagnostic { level: Level::Warning, ..Diagnostic::error(rule, line, message) }
     }
 
     /// Sets the text in its line that the mistake is about.
@@ -57,7 +66,7 @@ impl Found {
         self
     }
 
-    pub fn finding(&self, source: &Source, page: &Page, lines: Option<Lines>) -> Finding {
+    pub fn finding(&self, source: &WorkflowFile, page: &Page, lines: Option<Lines>) -> Finding {
         Finding {
             file: source.file.clone(),
             line: self.line,

@@ -1,20 +1,20 @@
 //! Uses of `hashFiles` that match no file: the hash is empty, the key never changes, and the store is saved
 //! only once.
 
-use super::diagnostic::Found;
-use super::{Level, Scene, rules};
+use super::diagnostic::Diagnostic;
+use super::{Level, LintContext, rules};
 use globset::GlobBuilder;
 use std::path::{Path, PathBuf};
 use storecache_workflow::workflow::{Job, Step};
 
-pub fn check(scene: &Scene) -> Vec<Found> {
+pub fn check(scene: &LintContext) -> Vec<Diagnostic> {
     let steps = || scene.workflow.jobs.iter().flat_map(|job| &job.steps);
     let any = steps().any(|step| step.fields.iter().any(|(_, text)| !calls(&text.text).is_empty()));
     let Some(files) = any.then(|| scene.files.list()).flatten() else { return Vec::new() };
     scene.workflow.jobs.iter().flat_map(|job| check_job(scene, job, files)).collect()
 }
 
-fn check_job(scene: &Scene, job: &Job, files: &[PathBuf]) -> Vec<Found> {
+fn check_job(scene: &LintContext, job: &Job, files: &[PathBuf]) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for (at, step) in job.steps.iter().enumerate() {
         let before = &job.steps[..at];
@@ -33,16 +33,16 @@ fn check_job(scene: &Scene, job: &Job, files: &[PathBuf]) -> Vec<Found> {
 
 /// Checks the patterns of a call that follows the steps `before`.
 fn judge(
-    scene: &Scene,
+    scene: &LintContext,
     line: usize,
     patterns: &[String],
     before: &[Step],
     files: &[PathBuf],
-) -> Option<Found> {
+) -> Option<Diagnostic> {
     let shown = patterns.join("', '");
     let found = |level, message: String| match level {
-        Level::Error => Found::error(rules::EMPTY_HASH, line, message),
-        Level::Warning => Found::warning(rules::EMPTY_HASH, line, message),
+        Level::Error => Diagnostic::error(rules::EMPTY_HASH, line, message),
+        Level::Warning => Diagnostic::warning(rules::EMPTY_HASH, line, message),
     };
     let checkouts: Vec<&Step> =
         before.iter().filter(|step| step.action() == Some("actions/checkout")).collect();

@@ -1,16 +1,16 @@
 //! Conditions on an output that is never set, so that the guarded step never runs, or always does. Source:
 //! actions/cache `action.yml`, whose only output is `cache-hit`, and `restore/action.yml`.
 
-use super::diagnostic::Found;
+use super::diagnostic::Diagnostic;
 use super::fix::Lines;
-use super::{Scene, rules};
+use super::{LintContext, rules};
 use storecache_workflow::workflow::{Job, Text};
 
-pub fn check(scene: &Scene) -> Vec<Found> {
+pub fn check(scene: &LintContext) -> Vec<Diagnostic> {
     scene.workflow.jobs.iter().flat_map(|job| check_job(scene, job)).collect()
 }
 
-fn check_job(scene: &Scene, job: &Job) -> Vec<Found> {
+fn check_job(scene: &LintContext, job: &Job) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for step in &job.steps {
         for (name, text) in step.fields.iter() {
@@ -30,7 +30,7 @@ fn check_job(scene: &Scene, job: &Job) -> Vec<Found> {
                 let line = text.line_at(at);
                 let lines = if name == "if" { asked_anew(scene, text, line, output) } else { None };
                 found.push(
-                    Found::error(rules::GUARD, line, message)
+                    Diagnostic::error(rules::GUARD, line, message)
                         .at(format!("steps.{id}"))
                         .fix("use actions/cache/restore, which sets it, or `uses: …/storecache`")
                         .lines(lines)
@@ -44,7 +44,7 @@ fn check_job(scene: &Scene, job: &Job) -> Vec<Found> {
 
 /// Rewrites the condition to use `cache-hit`, which is empty if nothing was found, and otherwise shows
 /// whether the exact key matched. Source: actions/cache `action.yml` and `src/restoreImpl.ts`.
-fn asked_anew(scene: &Scene, text: &Text, line: usize, output: &str) -> Option<Lines> {
+fn asked_anew(scene: &LintContext, text: &Text, line: usize, output: &str) -> Option<Lines> {
     let asks = output == "cache-matched-key" && text.text.replace('"', "'").contains("!= ''");
     asks.then(|| scene.page.swap(&[(line, output, "cache-hit")])).flatten()
 }

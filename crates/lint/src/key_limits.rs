@@ -1,7 +1,7 @@
 //! Keys that the cache service refuses. Source: actions/toolkit `packages/cache/src/cache.ts`.
 
-use super::diagnostic::Found;
-use super::{Scene, key_system, rules};
+use super::diagnostic::Diagnostic;
+use super::{LintContext, key_system, rules};
 use storecache_workflow::cache_steps;
 use storecache_workflow::workflow::Step;
 
@@ -11,12 +11,12 @@ const LONGEST: usize = 512;
 /// Maximum number of keys of one step: its key and its prefixes.
 const MOST: usize = 10;
 
-pub fn check(scene: &Scene) -> Vec<Found> {
+pub fn check(scene: &LintContext) -> Vec<Diagnostic> {
     let steps = scene.workflow.jobs.iter().flat_map(cache_steps::in_job);
     steps.flat_map(|step| check_step(scene, step)).collect()
 }
 
-fn check_step(scene: &Scene, step: &Step) -> Vec<Found> {
+fn check_step(scene: &LintContext, step: &Step) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     let own = cache_steps::key(step).map(|key| (key.line, key.text.trim()));
     let prefixes = cache_steps::restore_keys(step);
@@ -25,7 +25,7 @@ fn check_step(scene: &Scene, step: &Step) -> Vec<Found> {
         if literal.contains(',') {
             let new = without_commas(key);
             found.push(
-                Found::error(
+                Diagnostic::error(
                     rules::KEY_LIMITS,
                     line,
                     "the cache service refuses a key with a comma, so no run saves it",
@@ -43,7 +43,7 @@ fn check_step(scene: &Scene, step: &Step) -> Vec<Found> {
                  values"
             );
             found.push(
-                Found::error(rules::KEY_LIMITS, line, message)
+                Diagnostic::error(rules::KEY_LIMITS, line, message)
                     .fix("put a hash of its parts into the key")
                     .example("key: nix-2.30.1-${{ runner.arch }}-${{ hashFiles('flake.lock') }}"),
             );
@@ -56,7 +56,7 @@ fn check_step(scene: &Scene, step: &Step) -> Vec<Found> {
         let message = format!("a step has at most {MOST} keys, but this one has {all}");
         let lines = scene.page.line(*last).and_then(|it| scene.page.put(*last, *end, &[it.into()]));
         found.push(
-            Found::error(rules::KEY_LIMITS, *last + 1, message)
+            Diagnostic::error(rules::KEY_LIMITS, *last + 1, message)
                 .fix(format!("keep at most {} of `restore-keys`", MOST - 1))
                 .lines(lines.filter(|_| end > last)),
         );

@@ -1,10 +1,10 @@
 //! Keys given in the workflow that lack properties that a store depends on. The cache service does not
 //! separate entries by architecture, and an older version cannot use the database of a newer one.
 
-use super::diagnostic::Found;
+use super::diagnostic::Diagnostic;
 use super::fix::{Lines, Page};
 use super::matrix::{self, System};
-use super::{Scene, rules, volatile_key};
+use super::{LintContext, rules, volatile_key};
 use storecache_workflow::cache_steps;
 use storecache_workflow::workflow::{Job, Step, Text, with_variable};
 
@@ -26,7 +26,7 @@ const ARCHITECTURES: [&str; 11] = [
 /// Contexts whose values are not in the file.
 const UNKNOWN: [&str; 7] = ["env.", "vars.", "inputs.", "steps.", "needs.", "matrix.", "fromjson("];
 
-pub fn check(scene: &Scene) -> Vec<Found> {
+pub fn check(scene: &LintContext) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for job in &scene.workflow.jobs {
         for step in cache_steps::in_job(job) {
@@ -38,7 +38,7 @@ pub fn check(scene: &Scene) -> Vec<Found> {
     found
 }
 
-fn check_key(scene: &Scene, job: &Job, step: &Step, key: &Text) -> Vec<Found> {
+fn check_key(scene: &LintContext, job: &Job, step: &Step, key: &Text) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     let text = resolved(scene, job, step, &key.text);
     let unknown =
@@ -46,7 +46,7 @@ fn check_key(scene: &Scene, job: &Job, step: &Step, key: &Text) -> Vec<Found> {
     let in_front = || in_front(scene.page, step, "${{ runner.os }}-${{ runner.arch }}-");
     match systems(scene, job, step, key) {
         Systems::Mixed(one, other) => found.push(
-            Found::error(
+            Diagnostic::error(
                 rules::KEY_SYSTEM,
                 key.line,
                 format!(
@@ -65,7 +65,7 @@ fn check_key(scene: &Scene, job: &Job, step: &Step, key: &Text) -> Vec<Found> {
         Systems::Unknown if !unknown && !ARCHITECTURES.iter().any(|name| text.contains(name)) => {
             let swaps = self::in_front(scene.page, step, "${{ runner.arch }}-");
             found.push(
-                Found::warning(
+                Diagnostic::warning(
                     rules::KEY_SYSTEM,
                     key.line,
                     "the key does not name the architecture: a runner of another architecture \
@@ -86,7 +86,7 @@ fn check_key(scene: &Scene, job: &Job, step: &Step, key: &Text) -> Vec<Found> {
             .as_ref()
             .and_then(|it| self::in_front(scene.page, step, &format!("${{{{ env.{it} }}}}-")));
         found.push(
-            Found::warning(
+            Diagnostic::warning(
                 rules::KEY_VERSION,
                 key.line,
                 "the key does not name the version of Nix or Guix, so entries of the old version \
@@ -110,7 +110,7 @@ enum Systems {
 }
 
 /// Determines whether the jobs of a matrix that run on several systems have different keys.
-fn systems(scene: &Scene, job: &Job, step: &Step, key: &Text) -> Systems {
+fn systems(scene: &LintContext, job: &Job, step: &Step, key: &Text) -> Systems {
     let Some(jobs) = matrix::jobs(job) else { return Systems::Unknown };
     let environments = matrix::environments(scene.workflow, job, step);
     let mut known: Vec<(System, String)> = Vec::new();
@@ -132,7 +132,7 @@ fn systems(scene: &Scene, job: &Job, step: &Step, key: &Text) -> Systems {
 }
 
 /// Returns a variable of the workflow that holds the version.
-fn version_variable(scene: &Scene, job: &Job) -> Option<String> {
+fn version_variable(scene: &LintContext, job: &Job) -> Option<String> {
     let all = job.env.iter().chain(scene.workflow.env.iter());
     let named = |name: &str| {
         let name = name.to_uppercase();
@@ -162,7 +162,7 @@ pub fn in_front(page: &Page, step: &Step, text: &str) -> Option<Lines> {
 }
 
 /// Returns a key in lower case, with literal values of `env` substituted.
-pub fn resolved(scene: &Scene, job: &Job, step: &Step, key: &str) -> String {
+pub fn resolved(scene: &LintContext, job: &Job, step: &Step, key: &str) -> String {
     let mut text = key.to_owned();
     for fields in matrix::environments(scene.workflow, job, step) {
         for (name, value) in fields.iter() {

@@ -31,7 +31,7 @@ mod worktree;
 pub use fix::Lines;
 pub use rules::{RULES, Rule};
 
-use diagnostic::Found;
+use diagnostic::Diagnostic;
 use fix::Page;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -78,7 +78,7 @@ impl Level {
 }
 
 /// A workflow file with its work tree.
-pub struct Source {
+pub struct WorkflowFile {
     pub file: PathBuf,
     /// The top of the work tree that the file belongs to.
     pub tree: PathBuf,
@@ -95,7 +95,7 @@ pub struct Knowledge {
 }
 
 /// The data that a rule can use.
-pub(crate) struct Scene<'a> {
+pub(crate) struct LintContext<'a> {
     workflow: &'a Workflow,
     page: &'a Page<'a>,
     /// All workflows, including this one: a workflow may fill the cache that another one reads.
@@ -109,7 +109,7 @@ pub(crate) struct Scene<'a> {
 const TRIED: usize = 4 << 20;
 
 /// Checks workflows together. Returns findings sorted by file and line.
-pub fn lint(sources: &[Source], knowledge: &Knowledge) -> Vec<Finding> {
+pub fn lint(sources: &[WorkflowFile], knowledge: &Knowledge) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut workflows = Vec::new();
     let mut trees: BTreeMap<_, Files> = BTreeMap::new();
@@ -125,7 +125,7 @@ pub fn lint(sources: &[Source], knowledge: &Knowledge) -> Vec<Finding> {
     for (source, workflow) in &workflows {
         let page = Page::new(&source.text);
         let files = &trees[&source.tree];
-        let scene = Scene { workflow, page: &page, all: &all, files, knowledge };
+        let scene = LintContext { workflow, page: &page, all: &all, files, knowledge };
         let found = check(&scene);
         for one in &found {
             let tried = one.lines.as_ref().filter(|lines| {
@@ -141,7 +141,7 @@ pub fn lint(sources: &[Source], knowledge: &Knowledge) -> Vec<Finding> {
 }
 
 /// Returns all mistakes of one workflow.
-fn check(scene: &Scene) -> Vec<Found> {
+fn check(scene: &LintContext) -> Vec<Diagnostic> {
     let rules = [
         empty_hash::check,
         unseeded::check,
@@ -164,21 +164,27 @@ fn check(scene: &Scene) -> Vec<Found> {
 }
 
 /// Returns whether the corrected workflow can be parsed and the mistake is gone, without a new error.
-fn mends(lines: &Lines, one: &Found, found: &[Found], scene: &Scene, source: &str) -> bool {
+fn mends(
+    lines: &Lines,
+    one: &Diagnostic,
+    found: &[Diagnostic],
+    scene: &LintContext,
+    source: &str,
+) -> bool {
     let Some(text) = lines.apply(source) else { return false };
     let Ok(workflow) = Workflow::parse(&text) else { return false };
     let page = Page::new(&text);
     let is_this = |it: &Workflow| std::ptr::eq(it, scene.workflow);
     let all = scene.all.iter().map(|it| if is_this(it) { &workflow } else { *it });
     let all: Vec<&Workflow> = all.collect();
-    let Scene { files, knowledge, .. } = *scene;
-    let now = check(&Scene { workflow: &workflow, page: &page, all: &all, files, knowledge });
-    let same = |found: &[Found]| found.iter().filter(|it| it.rule == one.rule).count();
-    let errors = |found: &[Found]| found.iter().filter(|it| it.level == Level::Error).count();
+    let LintContext { files, knowledge, .. } = *scene;
+    let now = check(&LintContext { workflow: &workflow, page: &page, all: &all, files, knowledge });
+    let same = |found: &[Diagnostic]| found.iter().filter(|it| it.rule == one.rule).count();
+    let errors = |found: &[Diagnostic]| found.iter().filter(|it| it.level == Level::Error).count();
     same(&now) < same(found) && errors(&now) <= errors(found)
 }
 
-fn unreadable(source: &Source, error: &anyhow::Error) -> Finding {
+fn unreadable(source: &WorkflowFile, error: &anyhow::Error) -> Finding {
     let (line, column) = error
         .downcast_ref::<NotAWorkflow>()
         .map_or((1, 1), |error| (error.line.max(1), error.column.max(1)));
@@ -267,7 +273,7 @@ mod tests {
             }
             let tree = tempfile::tempdir().unwrap();
             let file = PathBuf::from("ci.yml");
-            let source = Source { file, tree: tree.path().to_owned(), text };
+            let source = WorkflowFile { file, tree: tree.path().to_owned(), text };
             let knowledge = Knowledge { default_branch: None, inputs: vec!["store", "key", "keep"] };
             for finding in lint(std::slice::from_ref(&source), &knowledge) {
                 prop_assert!(finding.line >= 1 && finding.column >= 1);

@@ -1,8 +1,8 @@
 //! The jobs of a matrix: the systems that they run on, and jobs that share a key. Source: github/docs,
 //! workflow syntax, `jobs.<job_id>.strategy.matrix`.
 
-use super::diagnostic::Found;
-use super::{Scene, rules};
+use super::diagnostic::Diagnostic;
+use super::{LintContext, rules};
 use std::collections::BTreeMap;
 use std::fmt;
 use storecache_workflow::cache_steps;
@@ -196,12 +196,12 @@ pub fn environments<'w>(workflow: &'w Workflow, job: &'w Job, step: &'w Step) ->
 }
 
 /// Reports jobs of one system that save under one key.
-pub fn check(scene: &Scene) -> Vec<Found> {
+pub fn check(scene: &LintContext) -> Vec<Diagnostic> {
     let jobs = scene.workflow.jobs.iter();
     jobs.flat_map(|job| job.steps.iter().filter_map(|step| shared(scene, job, step))).collect()
 }
 
-fn shared(scene: &Scene, job: &Job, step: &Step) -> Option<Found> {
+fn shared(scene: &LintContext, job: &Job, step: &Step) -> Option<Diagnostic> {
     let chosen = [step.text("if"), job.node.get("if").and_then(|it| it.text()).unwrap_or_default()];
     if !cache_steps::saves(step) || chosen.iter().any(|text| text.contains("matrix.")) {
         return None;
@@ -224,7 +224,7 @@ fn shared(scene: &Scene, job: &Job, step: &Step) -> Option<Found> {
     let name = first.iter().find(|(key, value)| second.get(*key) != Some(value))?.0;
     let line = cache_steps::key(step).map_or(step.node.place.line, |key| key.line);
     let word = cache_steps::key(step).map_or_else(|| step.text("uses"), |key| key.text.trim());
-    let found = Found::warning(
+    let found = Diagnostic::warning(
         rules::MATRIX_KEY,
         line,
         format!(

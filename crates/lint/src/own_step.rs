@@ -1,12 +1,12 @@
 //! Mistakes in the use of the storecache step.
 
-use super::diagnostic::Found;
-use super::{Lines, Scene, rules};
+use super::diagnostic::Diagnostic;
+use super::{Lines, LintContext, rules};
 use storecache_workflow::cache_steps;
 use storecache_workflow::workflow::{Job, Step};
 use storecache_workflow::yaml::{Data, Node};
 
-pub fn check(scene: &Scene) -> Vec<Found> {
+pub fn check(scene: &LintContext) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for job in &scene.workflow.jobs {
         let mut kept = false;
@@ -23,7 +23,7 @@ pub fn check(scene: &Scene) -> Vec<Found> {
     found
 }
 
-fn inputs(scene: &Scene, step: &Step) -> Vec<Found> {
+fn inputs(scene: &LintContext, step: &Step) -> Vec<Diagnostic> {
     let known = &scene.knowledge.inputs;
     let given = step.node.get("with").map(|with| with.pairs()).unwrap_or_default();
     let is_known = |name: &str| known.iter().any(|it| it.eq_ignore_ascii_case(name));
@@ -32,7 +32,7 @@ fn inputs(scene: &Scene, step: &Step) -> Vec<Found> {
         let near = nearest(&pair.key, known);
         let line = pair.place.line;
         let message = format!("storecache has no input `{}`: the runner ignores it", pair.key);
-        let found = Found::error(rules::UNKNOWN_INPUT, line, message).at(&pair.key);
+        let found = Diagnostic::error(rules::UNKNOWN_INPUT, line, message).at(&pair.key);
         match near {
             Some(near) => {
                 let old = format!("{}:", pair.key);
@@ -81,7 +81,7 @@ fn distance(one: &str, other: &str) -> usize {
 
 /// Reports `keep` without the permission to delete. If the workflow does not set permissions, the settings of
 /// the repository decide, and nothing is reported.
-fn keep(scene: &Scene, job: &Job, step: &Step) -> Option<Found> {
+fn keep(scene: &LintContext, job: &Job, step: &Step) -> Option<Diagnostic> {
     let keep = step.fields.get("with.keep")?;
     let given = step.fields.get("with.token").is_some();
     let backend = step.text("with.backend").trim();
@@ -103,7 +103,7 @@ fn keep(scene: &Scene, job: &Job, step: &Step) -> Option<Found> {
     let message = "`keep` deletes older entries, for which the token of this job needs \
                    `actions: write`";
     Some(
-        Found::warning(rules::PERMISSIONS, keep.line, message)
+        Diagnostic::warning(rules::PERMISSIONS, keep.line, message)
             .at("keep")
             .fix("grant `actions: write` to the job")
             .lines(grant(scene, &permissions.value, permissions.place.line))
@@ -111,7 +111,7 @@ fn keep(scene: &Scene, job: &Job, step: &Step) -> Option<Found> {
     )
 }
 
-fn grant(scene: &Scene, permissions: &Node, line: usize) -> Option<Lines> {
+fn grant(scene: &LintContext, permissions: &Node, line: usize) -> Option<Lines> {
     let Some(actions) = permissions.pair("actions") else {
         return match &permissions.data {
             Data::Mapping(pairs) if pairs.is_empty() => {
@@ -126,7 +126,7 @@ fn grant(scene: &Scene, permissions: &Node, line: usize) -> Option<Lines> {
 }
 
 /// Reports a step that needs files for its key but comes before the checkout.
-fn early(scene: &Scene, job: &Job, at: usize) -> Option<Found> {
+fn early(scene: &LintContext, job: &Job, at: usize) -> Option<Diagnostic> {
     let step = job.steps.get(at)?;
     let hashes = !step.text("with.hash-files").trim().is_empty();
     let workflow =
@@ -145,7 +145,7 @@ fn early(scene: &Scene, job: &Job, at: usize) -> Option<Found> {
     let what = if hashes { "the files of `hash-files`" } else { "the workflow" };
     let message =
         format!("nothing is checked out before this step, so {what} cannot go into the key");
-    let found = if hashes { Found::error } else { Found::warning };
+    let found = if hashes { Diagnostic::error } else { Diagnostic::warning };
     let uses = step.fields.get("uses")?;
     let (from, _) = scene.page.block(&step.node)?;
     let lines = match job.steps[at + 1..].iter().find(|step| is_checkout(step)) {

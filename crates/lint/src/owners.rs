@@ -1,18 +1,18 @@
 //! Commands that change the owner of a store so that another program can write to it, and copies of a whole
 //! store.
 
-use super::diagnostic::Found;
+use super::diagnostic::Diagnostic;
 use super::shell::{self, Command};
-use super::{Scene, rules, store_path, tar};
+use super::{LintContext, rules, store_path, tar};
 use storecache_workflow::cache_steps;
 use storecache_workflow::workflow::Job;
 
-pub fn check(scene: &Scene) -> Vec<Found> {
+pub fn check(scene: &LintContext) -> Vec<Diagnostic> {
     let jobs = scene.workflow.jobs.iter().filter(|job| cache_steps::in_job(job).next().is_some());
     jobs.flat_map(check_job).collect()
 }
 
-fn check_job(job: &Job) -> Vec<Found> {
+fn check_job(job: &Job) -> Vec<Diagnostic> {
     let commands: Vec<Command> = job.steps.iter().flat_map(shell::commands).collect();
     let mut staging: Vec<String> = commands.iter().filter_map(tar::directory).map(bare).collect();
     staging.extend(cache_steps::in_job(job).flat_map(cache_steps::paths).map(|path| bare(&path)));
@@ -39,7 +39,7 @@ fn recursive(command: &Command) -> Option<(&'static str, Vec<&str>)> {
     Some((program, arguments.into_iter().filter(|word| !word.starts_with('-')).collect()))
 }
 
-fn owner(job: &Job, command: &Command) -> Option<Found> {
+fn owner(job: &Job, command: &Command) -> Option<Diagnostic> {
     let (program, words) = recursive(command)?;
     let (to, paths) = words.split_first()?;
     let path = paths.iter().find(|path| is_store(path))?;
@@ -57,7 +57,7 @@ fn owner(job: &Job, command: &Command) -> Option<Found> {
          longer trusts them"
     );
     Some(
-        Found::error(rules::OWNERS, command.line, message)
+        Diagnostic::error(rules::OWNERS, command.line, message)
             .at(program)
             .fix("do not change the owner; restore the store as root, as storecache does")
             .example("- uses: OWNER/storecache@v1"),
@@ -65,11 +65,11 @@ fn owner(job: &Job, command: &Command) -> Option<Found> {
 }
 
 /// Reports a recursive change in a directory that a store is copied through.
-fn fix_up(command: &Command, staging: &[String]) -> Option<Found> {
+fn fix_up(command: &Command, staging: &[String]) -> Option<Diagnostic> {
     let (program, words) = recursive(command)?;
     let path = words.iter().skip(1).find(|path| staging.contains(&bare(path)))?;
     Some(
-        Found::warning(
+        Diagnostic::warning(
             rules::STAGING,
             command.line,
             format!(
@@ -86,14 +86,14 @@ fn fix_up(command: &Command, staging: &[String]) -> Option<Found> {
     )
 }
 
-fn copy(command: &Command) -> Option<Found> {
+fn copy(command: &Command) -> Option<Diagnostic> {
     let (program, arguments) =
         ["cp", "rsync"].into_iter().find_map(|it| Some((it, command.arguments(it)?)))?;
     let (_, sources) = arguments.split_last()?;
     let whole = |word: &&&str| is_store(word.trim_end_matches(['.', '*']));
     let store = sources.iter().find(whole)?;
     Some(
-        Found::warning(
+        Diagnostic::warning(
             rules::STAGING,
             command.line,
             format!(

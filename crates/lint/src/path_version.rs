@@ -1,9 +1,9 @@
 //! Steps that should share entries but never do: the list of paths, including its order, is hashed into the
 //! version of an entry. Source: actions/toolkit `packages/cache/src/internal/cacheUtils.ts`.
 
-use super::diagnostic::Found;
+use super::diagnostic::Diagnostic;
 use super::fix::Lines;
-use super::{Scene, rules};
+use super::{LintContext, rules};
 use storecache_workflow::cache_steps;
 use storecache_workflow::workflow::Step;
 use storecache_workflow::yaml::Pair;
@@ -48,7 +48,7 @@ impl<'w> Cache<'w> {
     }
 }
 
-pub fn check(scene: &Scene) -> Vec<Found> {
+pub fn check(scene: &LintContext) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     let mut before: Vec<Cache> = Vec::new();
     for workflow in scene.all {
@@ -71,7 +71,7 @@ fn differ(one: &Cache, other: &Cache) -> bool {
         && (one.reads(other) || other.reads(one))
 }
 
-fn finding(scene: &Scene, cache: &Cache, other: &Cache) -> Found {
+fn finding(scene: &LintContext, cache: &Cache, other: &Cache) -> Diagnostic {
     let path = cache.step.node.get("with").and_then(|with| with.pair("path"));
     let line = path.map_or(cache.step.node.place.line, |path| path.place.line);
     let (same, paths) = (&other.paths, &cache.paths);
@@ -89,14 +89,14 @@ fn finding(scene: &Scene, cache: &Cache, other: &Cache) -> Found {
         "another step has this key {how}: the list of paths is part of the version of an entry, so \
          these steps never find each other's entries"
     );
-    Found::error(rules::PATH_VERSION, line, message)
+    Diagnostic::error(rules::PATH_VERSION, line, message)
         .at("path")
         .fix(format!("give both the same list: {}", same.join(", ")))
         .lines(path.and_then(|path| put(scene, path, same)))
 }
 
 /// Writes new paths of a step.
-fn put(scene: &Scene, path: &Pair, paths: &[String]) -> Option<Lines> {
+fn put(scene: &LintContext, path: &Pair, paths: &[String]) -> Option<Lines> {
     let line = scene.page.line(path.place.line)?;
     let head = line.get(..line.find("path:")? + "path:".len())?;
     let indent = " ".repeat(path.place.column + 1);

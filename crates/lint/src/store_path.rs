@@ -1,12 +1,12 @@
 //! Stores that actions/cache caches as plain files. It runs as the user of the runner, without additional
 //! rights: it can read a store that belongs to root, but cannot write it. Source: actions/cache#749.
 
-use super::diagnostic::Found;
-use super::{Scene, rules, shell};
+use super::diagnostic::Diagnostic;
+use super::{LintContext, rules, shell};
 use storecache_workflow::cache_steps;
 use storecache_workflow::workflow::{Job, Step};
 
-pub fn check(scene: &Scene) -> Vec<Found> {
+pub fn check(scene: &LintContext) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for job in &scene.workflow.jobs {
         // Report once for each job: the steps that restore and save share one mistake.
@@ -23,7 +23,7 @@ pub fn check(scene: &Scene) -> Vec<Found> {
              run can restore, and the daemon does not see files without rows in its database"
         );
         found.push(
-            Found::error(rules::STORE_PATH, text.line_at(at), message)
+            Diagnostic::error(rules::STORE_PATH, text.line_at(at), message)
                 .at(store)
                 .fix("use storecache, which restores as root and adds the rows")
                 .example(format!("- uses: OWNER/storecache@v1\n  with:\n    store: {kind}")),

@@ -1,12 +1,12 @@
 //! Stores that are saved only if the job succeeds, or never. Source: actions/cache `action.yml`, `post-if`;
 //! GitHub changelog of 2026-06-26 and 2026-09-10.
 
-use super::diagnostic::Found;
-use super::{Scene, rules, store_path, unseeded};
+use super::diagnostic::Diagnostic;
+use super::{LintContext, rules, store_path, unseeded};
 use storecache_workflow::cache_steps;
 use storecache_workflow::workflow::{Job, Step, Workflow};
 
-pub fn check(scene: &Scene) -> Vec<Found> {
+pub fn check(scene: &LintContext) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for job in &scene.workflow.jobs {
         for (at, step) in job.steps.iter().enumerate() {
@@ -26,7 +26,7 @@ pub fn check(scene: &Scene) -> Vec<Found> {
 }
 
 /// Reports a step whose token may only read.
-fn never(scene: &Scene, job: &Job, step: &Step) -> Option<Found> {
+fn never(scene: &LintContext, job: &Job, step: &Step) -> Option<Diagnostic> {
     let mode = mode(scene.workflow, job);
     let why = match mode.as_deref() {
         Some(mode @ ("read" | "none")) => format!("`cache-mode: {mode}` forbids it"),
@@ -51,7 +51,7 @@ fn never(scene: &Scene, job: &Job, step: &Step) -> Option<Found> {
     };
     let lines = new.and_then(|new| scene.page.swap(&[(uses.line, uses.text.trim(), new.trim())]));
     Some(
-        Found::warning(rules::READ_ONLY, uses.line, format!("this step never saves: {why}"))
+        Diagnostic::warning(rules::READ_ONLY, uses.line, format!("this step never saves: {why}"))
             .of(uses)
             .fix("only restore here, and save in runs of `push` or `schedule`")
             .lines(lines)
@@ -65,7 +65,7 @@ fn mode(workflow: &Workflow, job: &Job) -> Option<String> {
     Some(mode.text()?.trim().to_lowercase())
 }
 
-fn on_success_only(scene: &Scene, step: &Step, after: &[Step]) -> Option<Found> {
+fn on_success_only(scene: &LintContext, step: &Step, after: &[Step]) -> Option<Diagnostic> {
     let runs = |step: &Step| step.fields.get("run").is_some();
     let uses = step.fields.get("uses")?;
     if step.action() == Some("actions/cache") {
@@ -89,7 +89,7 @@ fn on_success_only(scene: &Scene, step: &Step, after: &[Step]) -> Option<Found> 
             + "# … and after the steps that fill the store:\n"
             + &part("save", "- if: always()\n  ");
         return Some(
-            Found::warning(
+            Diagnostic::warning(
                 rules::NOT_SAVED_ON_FAILURE,
                 uses.line,
                 "this saves only when the job succeeds: a failed step discards a good store",
@@ -116,7 +116,7 @@ fn on_success_only(scene: &Scene, step: &Step, after: &[Step]) -> Option<Found> 
         }
     };
     Some(
-        Found::warning(
+        Diagnostic::warning(
             rules::NOT_SAVED_ON_FAILURE,
             uses.line,
             "this saves only when all steps before it succeed: a failed step discards a good store",

@@ -1,8 +1,8 @@
 //! The recipe that storecache replaces: two `sudo tar` steps for a store and its database.
 
-use super::diagnostic::Found;
+use super::diagnostic::Diagnostic;
 use super::shell::{self, Command};
-use super::{Level, Scene, rules};
+use super::{Level, LintContext, rules};
 use storecache_workflow::workflow::Job;
 
 /// Parts of a store, as archives and shells name them.
@@ -30,11 +30,11 @@ struct Before {
     frozen: bool,
 }
 
-pub fn check(scene: &Scene) -> Vec<Found> {
+pub fn check(scene: &LintContext) -> Vec<Diagnostic> {
     scene.workflow.jobs.iter().flat_map(|job| check_job(scene, job)).collect()
 }
 
-fn check_job(scene: &Scene, job: &Job) -> Vec<Found> {
+fn check_job(scene: &LintContext, job: &Job) -> Vec<Diagnostic> {
     let is_root = job.node.get("container").is_some();
     let commands: Vec<Command> = job.steps.iter().flat_map(shell::commands).collect();
     let runs: Vec<Option<Run>> = commands.iter().map(|it| tar_run(it, is_root)).collect();
@@ -90,13 +90,13 @@ impl Before {
 const EXAMPLE: &str = "- uses: OWNER/storecache@v1\n  with:\n    store: guix   # or nix";
 
 fn creates(
-    scene: &Scene,
+    scene: &LintContext,
     command: &Command,
     run: &Run,
     before: Before,
     elsewhere: bool,
-) -> Option<Found> {
-    let copied = Found::error(
+) -> Option<Diagnostic> {
+    let copied = Diagnostic::error(
         rules::TAR,
         command.line,
         if run.database {
@@ -128,7 +128,7 @@ fn creates(
     let old = format!("{slash}{database}");
     let new = format!("{old} {slash}{state}/profiles {slash}{state}/gcroots");
     Some(
-        Found::warning(
+        Diagnostic::warning(
             rules::NO_ROOTS,
             line,
             "profiles and roots are not in the archive: the next garbage collection deletes \
@@ -141,7 +141,7 @@ fn creates(
     )
 }
 
-fn extracts(command: &Command, before: Before, database: bool) -> Found {
+fn extracts(command: &Command, before: Before, database: bool) -> Diagnostic {
     let mut parts = Vec::new();
     if !before.stopped {
         parts.push("the daemon may have it open");
@@ -157,8 +157,8 @@ fn extracts(command: &Command, before: Before, database: bool) -> Found {
         parts.push("replacing the database loses rows that only the old one has");
     }
     let found = match level {
-        Level::Error => Found::error,
-        Level::Warning => Found::warning,
+        Level::Error => Diagnostic::error,
+        Level::Warning => Diagnostic::warning,
     };
     let parts =
         if parts.is_empty() { vec!["the database has no rows for these items"] } else { parts };
@@ -172,7 +172,7 @@ fn extracts(command: &Command, before: Before, database: bool) -> Found {
 }
 
 /// Reports copies of a database by programs other than tar.
-fn copies(command: &Command, before: Before) -> Option<Found> {
+fn copies(command: &Command, before: Before) -> Option<Diagnostic> {
     let programs = ["cp", "mv", "install", "rsync"];
     let arguments = programs.iter().find_map(|program| command.arguments(program))?;
     let is_database = |word: &&str| DATABASES.iter().any(|database| word.contains(database));
@@ -195,7 +195,12 @@ fn copies(command: &Command, before: Before) -> Option<Found> {
     } else {
         return None;
     };
-    Some(Found::error(rules::DATABASE, command.line, message).at("db").fix(fix).example(EXAMPLE))
+    Some(
+        Diagnostic::error(rules::DATABASE, command.line, message)
+            .at("db")
+            .fix(fix)
+            .example(EXAMPLE),
+    )
 }
 
 #[derive(Debug)]

@@ -1,9 +1,9 @@
 //! Versions that are not pinned, in jobs that cache a store: the installed software changes, but the key does
 //! not. A key that storecache generates contains the installed version, so it is not affected.
 
-use super::diagnostic::Found;
+use super::diagnostic::Diagnostic;
 use super::shell::{self, Command};
-use super::{Scene, rules};
+use super::{LintContext, rules};
 use storecache_workflow::cache_steps;
 use storecache_workflow::workflow::Step;
 
@@ -11,7 +11,7 @@ use storecache_workflow::workflow::Step;
 const BRANCHES: [&str; 8] =
     ["main", "master", "trunk", "develop", "dev", "HEAD", "latest", "nightly"];
 
-pub fn check(scene: &Scene) -> Vec<Found> {
+pub fn check(scene: &LintContext) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for job in &scene.workflow.jobs {
         if cache_steps::in_job(job).next().is_none() {
@@ -32,7 +32,7 @@ pub fn check(scene: &Scene) -> Vec<Found> {
 }
 
 /// Reports an action related to a store at the tip of a branch.
-fn branch(step: &Step) -> Option<Found> {
+fn branch(step: &Step) -> Option<Diagnostic> {
     let uses = step.fields.get("uses")?;
     let (action, reference) = uses.text.trim().split_once('@')?;
     let name = action.to_lowercase();
@@ -41,7 +41,7 @@ fn branch(step: &Step) -> Option<Found> {
         return None;
     }
     Some(
-        Found::warning(
+        Diagnostic::warning(
             rules::UNPINNED,
             uses.line,
             format!(
@@ -55,7 +55,7 @@ fn branch(step: &Step) -> Option<Found> {
     )
 }
 
-fn installer(step: &Step) -> Option<Found> {
+fn installer(step: &Step) -> Option<Diagnostic> {
     let uses = step.fields.get("uses")?;
     let has =
         |names: &[&str]| names.iter().any(|name| !step.text(&format!("with.{name}")).is_empty());
@@ -76,7 +76,7 @@ fn installer(step: &Step) -> Option<Found> {
         _ => return None,
     };
     Some(
-        Found::warning(
+        Diagnostic::warning(
             rules::UNPINNED,
             uses.line,
             format!(
@@ -95,7 +95,7 @@ fn tagged(uses: &str) -> bool {
 }
 
 /// Reports a rolling channel in inputs and variables.
-fn channel(step: &Step) -> Option<Found> {
+fn channel(step: &Step) -> Option<Diagnostic> {
     let named = |name: &str| name.starts_with("with.") || name.starts_with("env.");
     let (_, text) = step.fields.iter().find(|(name, text)| named(name) && moves(&text.text))?;
     Some(unstable(text.line))
@@ -114,8 +114,8 @@ fn moves(text: &str) -> bool {
     .any(|channel| text.contains(channel))
 }
 
-fn unstable(line: usize) -> Found {
-    Found::warning(
+fn unstable(line: usize) -> Diagnostic {
+    Diagnostic::warning(
         rules::UNPINNED,
         line,
         "the channel changes several times a week: the store changes, but the key does not",
@@ -125,11 +125,11 @@ fn unstable(line: usize) -> Found {
     .example("nix_path: nixpkgs=https://github.com/NixOS/nixpkgs/archive/<commit>.tar.gz")
 }
 
-fn scripts(scene: &Scene, step: &Step) -> Vec<Found> {
+fn scripts(scene: &LintContext, step: &Step) -> Vec<Diagnostic> {
     shell::commands(step).iter().filter_map(|command| script(scene, command)).collect()
 }
 
-fn script(scene: &Scene, command: &Command) -> Option<Found> {
+fn script(scene: &LintContext, command: &Command) -> Option<Diagnostic> {
     let text = &command.text;
     let fetches = ["curl", "wget"].iter().any(|it| command.arguments(it).is_some());
     let newest = [
@@ -149,7 +149,7 @@ fn script(scene: &Scene, command: &Command) -> Option<Found> {
         && let Some(part) = newest.iter().find(|it| text.contains(**it))
     {
         return Some(
-            Found::warning(
+            Diagnostic::warning(
                 rules::UNPINNED,
                 command.line,
                 "this installs the newest version: the database may change, but the key does not",
@@ -168,7 +168,7 @@ fn script(scene: &Scene, command: &Command) -> Option<Found> {
 }
 
 /// Reports `guix pull` and `guix time-machine` without a commit.
-fn pulls(scene: &Scene, command: &Command) -> Option<Found> {
+fn pulls(scene: &LintContext, command: &Command) -> Option<Diagnostic> {
     let verb = ["pull", "time-machine"].into_iter().find(|verb| command.has(&["guix", verb]))?;
     let pinned = ["--commit", "--channels", "-C", "--list-generations", "-l", "--news", "--help"];
     if command.words().iter().any(|word| pinned.iter().any(|it| word.starts_with(it))) {
@@ -179,7 +179,7 @@ fn pulls(scene: &Scene, command: &Command) -> Option<Found> {
     let new = format!("{old} --channels={}", file.as_deref().unwrap_or("channels.scm"));
     let lines = file.and_then(|_| scene.page.swap(&[(command.line, &old, &new)]));
     Some(
-        Found::warning(
+        Diagnostic::warning(
             rules::UNPINNED,
             command.line,
             format!("`{old}` uses the newest commit: the store changes, but the key does not"),

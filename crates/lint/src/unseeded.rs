@@ -1,9 +1,9 @@
 //! Workflows whose entries other branches cannot read: an entry belongs to the branch that saved it, and only
 //! entries of the default branch are visible to all. Source: github/docs, restrictions for accessing a cache.
 
-use super::diagnostic::Found;
+use super::diagnostic::Diagnostic;
 use super::fix::Lines;
-use super::{Scene, rules};
+use super::{LintContext, rules};
 use storecache_workflow::cache_steps;
 use storecache_workflow::workflow::{Trigger, Workflow};
 use storecache_workflow::yaml::Data;
@@ -24,7 +24,7 @@ const NEVER: [&str; 6] = [
     "workflow_dispatch",
 ];
 
-pub fn check(scene: &Scene) -> Vec<Found> {
+pub fn check(scene: &LintContext) -> Vec<Diagnostic> {
     let workflow = scene.workflow;
     let Some(key) = unseeded_key(scene) else { return Vec::new() };
     let names: Vec<_> = workflow.triggers.iter().map(told).collect();
@@ -36,7 +36,7 @@ pub fn check(scene: &Scene) -> Vec<Found> {
         names.join(" and ")
     );
     vec![
-        Found::warning(rules::UNSEEDED, workflow.on, message)
+        Diagnostic::warning(rules::UNSEEDED, workflow.on, message)
             .at("on")
             .fix(format!(
                 "add `push: branches: [{branch}]` or a `schedule`, which fill the cache for all branches"
@@ -47,12 +47,12 @@ pub fn check(scene: &Scene) -> Vec<Found> {
 }
 
 /// Returns whether no workflow fills the cache that this workflow reads.
-pub fn unseeded(scene: &Scene) -> bool {
+pub fn unseeded(scene: &LintContext) -> bool {
     unseeded_key(scene).is_some()
 }
 
 /// Returns the key that no workflow saves on the default branch; the inner `None` is a step without a key.
-fn unseeded_key<'s>(scene: &'s Scene) -> Option<Option<&'s str>> {
+fn unseeded_key<'s>(scene: &'s LintContext) -> Option<Option<&'s str>> {
     let default_branch = scene.knowledge.default_branch.as_deref();
     let may_seed = |workflow: &Workflow| {
         workflow.triggers.iter().any(|trigger| seeds(trigger, default_branch))
@@ -66,7 +66,7 @@ fn unseeded_key<'s>(scene: &'s Scene) -> Option<Option<&'s str>> {
 }
 
 /// Adds a trigger that fills the cache.
-fn seeded(scene: &Scene, branch: &str) -> Option<Lines> {
+fn seeded(scene: &LintContext, branch: &str) -> Option<Lines> {
     let on = scene.workflow.node.pair("on")?;
     let line = scene.page.line(on.place.line)?;
     let has_push = scene.workflow.triggers.iter().any(|trigger| trigger.name == "push");

@@ -1,7 +1,7 @@
 //! Keys that never change, and keys that change in every run.
 
-use super::diagnostic::Found;
-use super::{Level, Scene, key_system, rules, shell};
+use super::diagnostic::Diagnostic;
+use super::{Level, LintContext, key_system, rules, shell};
 use storecache_workflow::cache_steps;
 use storecache_workflow::workflow::{Job, Step, Text};
 
@@ -33,7 +33,7 @@ const CONSTANT: [&str; 6] = [
     "github.repository_owner",
 ];
 
-pub fn check(scene: &Scene) -> Vec<Found> {
+pub fn check(scene: &LintContext) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for job in &scene.workflow.jobs {
         for step in cache_steps::in_job(job) {
@@ -62,16 +62,16 @@ fn is_kept_for_ever(step: &Step) -> bool {
 }
 
 /// Returns the best file of the work tree that determines the content of the store.
-fn lock(scene: &Scene, step: &Step) -> Option<String> {
+fn lock(scene: &LintContext, step: &Step) -> Option<String> {
     let names: &[&str] = if cache_steps::is_of_guix(step) { &GUIX } else { &NIX };
     scene.files.first(names)
 }
 
-fn fixed(scene: &Scene, step: &Step, key: &Text) -> Found {
+fn fixed(scene: &LintContext, step: &Step, key: &Text) -> Diagnostic {
     let lock = lock(scene, step).unwrap_or_else(|| "flake.lock".into());
     let old = key.text.trim();
     let new = format!("{old}-${{{{ hashFiles('{lock}') }}}}");
-    Found::warning(
+    Diagnostic::warning(
         rules::FIXED_KEY,
         key.line,
         "the key never changes: it is saved once, and later changes of the store are not saved",
@@ -107,7 +107,13 @@ fn is_time(expression: &str, job: &Job) -> bool {
     })
 }
 
-fn changing(scene: &Scene, job: &Job, step: &Step, key: &Text, what: String) -> Option<Found> {
+fn changing(
+    scene: &LintContext,
+    job: &Job,
+    step: &Step,
+    key: &Text,
+    what: String,
+) -> Option<Diagnostic> {
     let same = |other: &Step| cache_steps::key(other).is_some_and(|it| it.text == key.text);
     let others = || scene.workflow.jobs.iter().flat_map(|job| &job.steps).filter(|it| same(it));
     // One job of a run passes its store to another job.
@@ -143,8 +149,8 @@ fn changing(scene: &Scene, job: &Job, step: &Step, key: &Text, what: String) -> 
         scene.page.swap(&[(line, old, &format!("hashFiles('{lock}')"))])
     });
     let found = match level {
-        Level::Error => Found::error,
-        Level::Warning => Found::warning,
+        Level::Error => Diagnostic::error,
+        Level::Warning => Diagnostic::warning,
     };
     let message = format!("`{what}` in the key differs in each run: {why}");
     Some(

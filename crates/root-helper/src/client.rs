@@ -1,7 +1,7 @@
 //! Starts the root helper and talks to it.
 
 use super::caller::CONFINED_LIMIT;
-use super::failure_kind::Fault;
+use super::failure_kind::FailureKind;
 use super::nonblocking_pipe::{GaveUp, Pipe, Sending};
 use super::protocol::{
     PROTOCOL, Phase, Reply, Request, Restored, StoreRequest, read_message, write_message,
@@ -25,7 +25,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 use storecache_programs::{Program, spawn};
 use storecache_runtime::liveness::{self, LOOK, StallTimer, TimedOut};
-use storecache_runtime::memory::{ByteSemaphore, Held, Packing};
+use storecache_runtime::memory::{ByteSemaphore, MeteredBytes, Packing};
 use storecache_runtime::standard_error::note;
 use storecache_runtime::threads;
 use storecache_snapshot::StoreFacts;
@@ -42,7 +42,7 @@ pub struct RootFailure {
     pub phase: Phase,
     /// Outermost first.
     pub causes: Vec<String>,
-    pub fault: Fault,
+    pub fault: FailureKind,
 }
 
 /// The root helper, or the sudo in front of it, ended without a reply.
@@ -108,14 +108,14 @@ fn is_theirs(store: &StoreRequest) -> bool {
 }
 
 /// The running root helper. When dropped, it is asked to abort, and waited for.
-pub struct RootHalf {
+pub struct RootHelperProcess {
     child: Child,
     /// The process ID of the root helper, once it has reported it: the child may be sudo.
     pid: Option<u32>,
     requests: Option<Pipe>,
-    replies: Receiver<Result<(Reply, Held)>>,
+    replies: Receiver<Result<(Reply, MeteredBytes)>>,
     /// Replies that arrived while a request was being sent.
-    early: VecDeque<Result<(Reply, Held)>>,
+    early: VecDeque<Result<(Reply, MeteredBytes)>>,
     /// When the root helper last sent anything.
     heard: Arc<Mutex<Instant>>,
     /// The memory for payloads of replies.
@@ -124,7 +124,7 @@ pub struct RootHalf {
     cancelled: Arc<AtomicBool>,
 }
 
-impl RootHalf {
+impl RootHelperProcess {
     /// Starts the root helper for a store, through sudo unless this process is root already, and greets it. If this
     /// user cannot use sudo, a store of their own is accessed with their own rights. Once `cancelled` is set, every
     /// call fails and the root helper aborts.
@@ -135,12 +135,12 @@ impl RootHalf {
         Self::start_with_rights(cancelled, store, wants_all_of_root(store))
     }
 
-    /// As [`RootHalf::start`], but with all rights of root if the user may become root: then the root helper also
-    /// reports what only root can read, such as the journal. Other users get the rights that [`RootHalf::start`]
+    /// As [`RootHelperProcess::start`], but with all rights of root if the user may become root: then the root helper also
+    /// reports what only root can read, such as the journal. Other users get the rights that [`RootHelperProcess::start`]
     /// gives them.
     ///
     /// # Errors
-    /// As [`RootHalf::start`].
+    /// As [`RootHelperProcess::start`].
     pub fn start_to_examine(cancelled: &Arc<AtomicBool>, store: &StoreRequest) -> Result<Self> {
         Self::start_with_rights(cancelled, store, true)
     }
@@ -201,8 +201,17 @@ impl RootHalf {
         };
         let cancelled = Arc::clone(cancelled);
         let (pid, early, errors) = (None, VecDeque::new(), Some(errors));
-        let mut root =
-            RootHalf { child, pid, requests, replies, early, heard, memory, errors, cancelled };
+        let mut root = RootHelperProcess {
+            child,
+            pid,
+            requests,
+            replies,
+            early,
+            heard,
+            memory,
+            errors,
+            cancelled,
+        };
         let greeted = root.send(&Request::Hello { protocol: PROTOCOL }, &[]);
         match greeted.and_then(|()| root.receive()) {
             Ok((Reply::Hello { protocol: PROTOCOL, pid }, _)) => {
@@ -225,7 +234,7 @@ impl RootHalf {
     /// accepts no more requests.
     pub fn again(&mut self, store: &StoreRequest) -> Result<StoreFacts> {
         self.end();
-        *self = RootHalf::start(&self.cancelled, store)?;
+        *self = RootHelperProcess::start(&self.cancelled, store)?;
         self.survey(store)
     }
 
@@ -311,7 +320,7 @@ impl RootHalf {
     ///
     /// # Errors
     /// [`RootFailure`] if that is the reply. Also if the root helper died.
-    pub fn receive(&mut self) -> Result<(Reply, Held)> {
+    pub fn receive(&mut self) -> Result<(Reply, MeteredBytes)> {
         if let Some(message) = self.early.pop_front() {
             return failure_or(message?);
         }
@@ -434,7 +443,7 @@ impl RootHalf {
 
 /// The thread that collects standard error until it is closed, the replies as they arrive, and the time of the last
 /// message.
-type Heard = (JoinHandle<String>, Receiver<Result<(Reply, Held)>>, Arc<Mutex<Instant>>);
+type Heard = (JoinHandle<String>, Receiver<Result<(Reply, MeteredBytes)>>, Arc<Mutex<Instant>>);
 
 fn hear(child: &mut Child, by_sudo: bool, memory: &ByteSemaphore) -> Result<Heard> {
     let output = child.stdout.take().context("the root helper has no output")?;
@@ -469,7 +478,7 @@ fn hear(child: &mut Child, by_sudo: bool, memory: &ByteSemaphore) -> Result<Hear
     Ok((errors, replies, heard))
 }
 
-fn failure_or((reply, payload): (Reply, Held)) -> Result<(Reply, Held)> {
+fn failure_or((reply, payload): (Reply, MeteredBytes)) -> Result<(Reply, MeteredBytes)> {
     match reply {
         Reply::Failed { phase, causes, fault } => Err(RootFailure { phase, causes, fault }.into()),
         reply => Ok((reply, payload)),
@@ -481,7 +490,7 @@ fn report_errors(text: &str) {
     text.lines().for_each(|line| note(format!("storecache: root helper: {line}")));
 }
 
-impl Drop for RootHalf {
+impl Drop for RootHelperProcess {
     fn drop(&mut self) {
         report_errors(&self.end());
     }

@@ -16,10 +16,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use storecache_daemon::{MountUnit, await_ready};
 use storecache_runtime::threads;
-use storecache_runtime::writeback::Ending;
+use storecache_runtime::writeback::FinalFlush;
 use storecache_store::{
-    Held, ItemName, LiveDatabase, Lock, LockMode, Merge, Owner, Placement, Roots, Rows, Skipped,
-    Staging, lock,
+    ItemName, LiveDatabase, Lock, LockMode, LockTimeout, Merge, Owner, Placement, Roots, Rows,
+    Skipped, Staging, lock,
 };
 
 /// How long to wait for the database before assuming that a process that has it open waits for a lock of ours.
@@ -36,7 +36,7 @@ pub struct Commit<'a> {
     pub rows: Rows,
     pub access: Access,
     /// The final flush of the staged files to the disk.
-    pub sync: Ending,
+    pub sync: FinalFlush,
 }
 
 impl Commit<'_> {
@@ -159,7 +159,7 @@ impl Commit<'_> {
             )
         };
         match exclusive(STEP_ASIDE_AFTER.min(patience)) {
-            Err(e) if e.downcast_ref::<Held>().is_some() => {}
+            Err(e) if e.downcast_ref::<LockTimeout>().is_some() => {}
             other => return Ok((other?, Vec::new())),
         }
         if self.staging.step_aside(layout).is_err() {

@@ -11,7 +11,7 @@ use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use storecache_runtime::memory::{ByteSemaphore, Held, Unpacking};
+use storecache_runtime::memory::{ByteSemaphore, MeteredBytes, Unpacking};
 use storecache_runtime::{liveness, threads};
 
 /// How often signals are checked while the user process sends nothing.
@@ -39,7 +39,9 @@ impl Cancel {
 }
 
 /// Passes a message on after validating its content.
-pub fn checked(message: Result<Option<(Request, Held)>>) -> Result<Option<(Request, Held)>> {
+pub fn checked(
+    message: Result<Option<(Request, MeteredBytes)>>,
+) -> Result<Option<(Request, MeteredBytes)>> {
     if let Ok(Some((request, payload))) = &message {
         request.check(payload)?;
     }
@@ -48,7 +50,7 @@ pub fn checked(message: Result<Option<(Request, Held)>>) -> Result<Option<(Reque
 
 /// The connection of the root helper: requests in, replies out.
 pub struct Conversation {
-    requests: Receiver<Result<(Request, Held)>>,
+    requests: Receiver<Result<(Request, MeteredBytes)>>,
     /// The memory for payloads of requests.
     memory: ByteSemaphore,
     pub cancel: Cancel,
@@ -147,7 +149,7 @@ impl Conversation {
     ///
     /// # Errors
     /// If the run was canceled.
-    pub fn receive(&self) -> Result<(Request, Held)> {
+    pub fn receive(&self) -> Result<(Request, MeteredBytes)> {
         match self.receive_or_end()? {
             Some(message) => Ok(message),
             None => {
@@ -158,7 +160,7 @@ impl Conversation {
     }
 
     /// Returns the next request, or `None` if the conversation ended in a place where it may.
-    pub fn receive_or_end(&self) -> Result<Option<(Request, Held)>> {
+    pub fn receive_or_end(&self) -> Result<Option<(Request, MeteredBytes)>> {
         let asked = Instant::now();
         loop {
             match self.requests.recv_timeout(LOOK_FOR_SIGNALS) {

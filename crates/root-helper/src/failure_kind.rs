@@ -8,7 +8,7 @@ use storecache_store::BadDatabase;
 /// Whether a failure is the fault of the snapshot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Fault {
+pub enum FailureKind {
     /// It is not, as far as is known.
     #[default]
     Other,
@@ -25,16 +25,18 @@ pub enum Fault {
 #[error("the base of the snapshot")]
 pub struct OfBase;
 
-impl Fault {
+impl FailureKind {
     pub fn of(error: &anyhow::Error) -> Self {
         let which = if error.is::<OfBase>() { SnapshotRole::Base } else { SnapshotRole::Entry };
         let typed = error.chain().find_map(|cause| cause.downcast_ref::<SnapshotError>());
         match typed.or_else(|| error.downcast_ref()) {
-            Some(&SnapshotError::WrongFrame(frame)) => Fault::Damaged { which, frame: Some(frame) },
-            Some(other) if other.is_damage() => Fault::Damaged { which, frame: None },
-            Some(_) => Fault::Other,
-            None if error.is::<BadDatabase>() => Fault::Damaged { which, frame: None },
-            None => Fault::Other,
+            Some(&SnapshotError::WrongFrame(frame)) => {
+                FailureKind::Damaged { which, frame: Some(frame) }
+            }
+            Some(other) if other.is_damage() => FailureKind::Damaged { which, frame: None },
+            Some(_) => FailureKind::Other,
+            None if error.is::<BadDatabase>() => FailureKind::Damaged { which, frame: None },
+            None => FailureKind::Other,
         }
     }
 }
@@ -46,8 +48,8 @@ mod tests {
 
     #[test]
     fn damage_is_classified_through_nested_contexts() {
-        let damaged = |which, frame| Fault::Damaged { which, frame };
-        let of = |error: Error| Fault::of(&error);
+        let damaged = |which, frame| FailureKind::Damaged { which, frame };
+        let of = |error: Error| FailureKind::of(&error);
         let bad = || Error::from(SnapshotError::Damaged("x".into()));
         assert_eq!(of(bad()), damaged(SnapshotRole::Entry, None));
         assert_eq!(of(bad().context("a").context(OfBase)), damaged(SnapshotRole::Base, None));
@@ -55,10 +57,10 @@ mod tests {
         assert_eq!(of(frame), damaged(SnapshotRole::Entry, Some(7)));
         assert_eq!(of(anyhow!("x").context(BadDatabase)), damaged(SnapshotRole::Entry, None));
         let format = SnapshotError::NewerFormat { what: "head", found: 9 };
-        assert_eq!(of(format.into()), Fault::Other);
+        assert_eq!(of(format.into()), FailureKind::Other);
         let broken = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-        assert_eq!(of(SnapshotError::Io(broken).into()), Fault::Other);
-        assert_eq!(of(anyhow!("damaged: x")), Fault::Other);
+        assert_eq!(of(SnapshotError::Io(broken).into()), FailureKind::Other);
+        assert_eq!(of(anyhow!("damaged: x")), FailureKind::Other);
         let nested: Result<(), _> = Err(bad());
         assert_eq!(of(nested.context("outer").unwrap_err()), damaged(SnapshotRole::Entry, None));
     }

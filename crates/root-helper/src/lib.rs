@@ -65,6 +65,6 @@ mod write_access;
 
 pub use caller::{CONFINED_LIMIT, Caller};
 pub use capabilities::Stage;
-pub use failure_kind::{Fault, OfBase};
+pub use failure_kind::{FailureKind, OfBase};
 pub use guardian::{ArmRequest, Armed, DaemonFound, Guardian, WatchConfig, guard, serve_orders};
 pub use serve::serve;

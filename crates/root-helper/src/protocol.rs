@@ -4,7 +4,7 @@
 //! payload, so that they are not encoded twice.
 
 use super::caller::Caller;
-use super::failure_kind::Fault;
+use super::failure_kind::FailureKind;
 use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use std::time::Duration;
 use storecache_daemon::DaemonChoice;
 use storecache_entry::Digest;
 use storecache_runtime::liveness::Activity;
-use storecache_runtime::memory::{ByteSemaphore, Held, Packing, Unpacking};
+use storecache_runtime::memory::{ByteSemaphore, MeteredBytes, Packing, Unpacking};
 use storecache_snapshot::{BaseItem, Continuation, DatabaseEntry, ItemEntry, StoreFacts};
 use storecache_store::StoreKind;
 
@@ -237,7 +237,7 @@ pub enum Reply {
         phase: Phase,
         causes: Vec<String>,
         #[serde(default)]
-        fault: Fault,
+        fault: FailureKind,
     },
 }
 
@@ -388,7 +388,7 @@ pub fn write_message<M: Serialize>(
 pub fn read_message<M: DeserializeOwned>(
     input: &mut impl Read,
     memory: &ByteSemaphore,
-) -> Result<Option<(M, Held)>> {
+) -> Result<Option<(M, MeteredBytes)>> {
     read_within(PART_LIMIT, input, memory)
 }
 
@@ -396,7 +396,7 @@ pub fn read_message<M: DeserializeOwned>(
 ///
 /// # Errors
 /// As [`read_message`].
-pub fn read_first(input: &mut impl Read) -> Result<Option<(Request, Held)>> {
+pub fn read_first(input: &mut impl Read) -> Result<Option<(Request, MeteredBytes)>> {
     read_within(FIRST_LIMIT, input, &ByteSemaphore::of(0))
 }
 
@@ -408,7 +408,7 @@ pub(super) fn read_within<M: DeserializeOwned>(
     limit: u32,
     input: &mut impl Read,
     memory: &ByteSemaphore,
-) -> Result<Option<(M, Held)>> {
+) -> Result<Option<(M, MeteredBytes)>> {
     let mut lengths = [0; 8];
     match input.read_exact(&mut lengths[..1]) {
         Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(None),
@@ -432,7 +432,7 @@ pub(super) fn read_within<M: DeserializeOwned>(
     let json = part(u32::from_be_bytes([a, b, c, d]))?;
     let length = u32::from_be_bytes([e, f, g, h]);
     let claim = (length > 0).then(|| memory.take(length.into())).flatten();
-    let payload = Held::new(part(length)?, claim);
+    let payload = MeteredBytes::new(part(length)?, claim);
     let message = serde_json::from_slice(&json).context("parse a message")?;
     Ok(Some((message, payload)))
 }

@@ -27,8 +27,8 @@ use storecache_runtime::retry::insist;
 use storecache_runtime::untrusted::Untrusted;
 use storecache_snapshot::{Index, StoreFacts, write_database};
 use storecache_store::{
-    Choice, ItemName, Layout, LiveDatabase, LockMode, Owner, Rows, SnapshotDatabase, SnapshotRows,
-    Staging, TempDb, choose, lock, make_lock_file, of_snapshot, record_plan, system,
+    ItemName, Layout, LiveDatabase, LockMode, Owner, RestoreSelection, Rows, SnapshotDatabase,
+    SnapshotRows, Staging, TempDb, choose, lock, make_lock_file, of_snapshot, record_plan, system,
 };
 
 pub fn restore(
@@ -199,7 +199,7 @@ fn plan(
     snapshot: &SnapshotRows,
     live: Option<&LiveDatabase>,
     files: &Files,
-) -> Result<Choice> {
+) -> Result<RestoreSelection> {
     let items: Vec<ItemName> = snapshot.items.iter().map(|item| item.name.clone()).collect();
     let live = live.map(|live| live.valid(layout)).transpose()?.unwrap_or_default();
     Ok(choose(&items, &snapshot.references, &live, &|name| files.holds(name)))

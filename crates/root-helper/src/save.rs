@@ -20,7 +20,7 @@ use storecache_snapshot::{BaseItem, Frame, PackInput, PackOptions, StoreFacts, f
 use storecache_store::{Frozen, Lock, StoreKind, freeze, in_root};
 
 /// Everything that a save reads, in a fixed state.
-struct Source {
+struct SaveSource {
     facts: StoreFacts,
     frozen: Option<Frozen>,
     database_archive_path: String,
@@ -32,7 +32,7 @@ struct Source {
     _guardian: Option<Guardian>,
 }
 
-impl Source {
+impl SaveSource {
     /// Drops the items of these names. Returns the names that existed.
     fn leave_out(&mut self, names: &[String]) -> Vec<String> {
         let names: HashSet<&str> = names.iter().map(String::as_str).collect();
@@ -176,7 +176,7 @@ fn store_source(
     talk: &Conversation,
     store: &StoreRequest,
     mut guardian: Option<Guardian>,
-) -> Result<Source> {
+) -> Result<SaveSource> {
     let target = StoreTarget::new(store)?;
     let layout = &target.layout;
     if !is_there(&layout.database())? {
@@ -203,7 +203,7 @@ fn store_source(
     });
     let migrations = frozen.migrations.iter().map(|name| name.as_str().into()).collect();
     let facts = StoreFacts { migrations, ..survey(store, true)? };
-    Ok(Source {
+    Ok(SaveSource {
         facts,
         inputs: inputs.collect(),
         database_archive_path: layout.database_archive_path(),
@@ -214,7 +214,7 @@ fn store_source(
     })
 }
 
-fn plain_source(store: &StoreRequest) -> Result<Source> {
+fn plain_source(store: &StoreRequest) -> Result<SaveSource> {
     let mut inputs = Vec::new();
     for path in &store.paths {
         let inside = path.strip_prefix("/").unwrap_or(path);
@@ -242,7 +242,7 @@ fn plain_source(store: &StoreRequest) -> Result<Source> {
         });
     }
     inputs.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(Source {
+    Ok(SaveSource {
         facts: survey(store, true)?,
         frozen: None,
         database_archive_path: String::new(),

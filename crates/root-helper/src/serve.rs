@@ -4,7 +4,7 @@ use super::caller::Caller;
 use super::capabilities::Stage;
 use super::client::ROOT_SPEAKS;
 use super::connection::{Conversation, checked};
-use super::failure_kind::Fault;
+use super::failure_kind::FailureKind;
 use super::guardian::Guardian;
 use super::protocol::{PROTOCOL, Phase, Reply, Request, StoreRequest, read_first, write_message};
 use super::sanitize::{lift_limits, settle};
@@ -38,7 +38,7 @@ pub fn serve(everywhere: bool) -> u8 {
     let Err(e) = done else { return 0 };
     let causes = e.chain().map(ToString::to_string).chain(rights);
     let causes = causes.map(shortened).collect();
-    let fault = Fault::of(&e);
+    let fault = FailureKind::of(&e);
     let reply = Reply::Failed { phase, causes, fault };
     if write_message(&mut stdout().lock(), &reply, &[]).is_err() {
         // The user process may have ended.

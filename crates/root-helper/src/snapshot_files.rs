@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use storecache_runtime::memory::{Held, Unpacking};
+use storecache_runtime::memory::{MeteredBytes, Unpacking};
 use storecache_snapshot::{Index, ItemEntry, SnapshotError, Target, Unpacked, Unpacker, inherited};
 use storecache_store::ItemName;
 
@@ -112,7 +112,7 @@ impl Unpackers {
     }
 
     /// Passes on a frame, see [`Unpacker::submit`].
-    pub fn submit(&self, frame: FrameId, compressed: Held) -> Result<()> {
+    pub fn submit(&self, frame: FrameId, compressed: MeteredBytes) -> Result<()> {
         match self.0.iter().find(|(which, _)| *which == frame.which) {
             Some((which, unpacker)) => of(*which, unpacker.submit(frame.number, compressed)),
             None => bail!("protocol error: no frame of that file is needed"),

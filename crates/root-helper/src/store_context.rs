@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use storecache_daemon as daemon;
-use storecache_daemon::{Daemon, DaemonLookup, Found, VerifiedListener};
+use storecache_daemon::{Daemon, DaemonLookup, DetectedDaemon, VerifiedListener};
 use storecache_runtime::liveness;
-use storecache_runtime::memory::Held;
+use storecache_runtime::memory::MeteredBytes;
 use storecache_runtime::writeback::Writeback;
 use storecache_snapshot::Unpacked;
 use storecache_store::{
@@ -78,7 +78,7 @@ impl StoreTarget {
     }
 
     /// Returns the daemon that is in charge now.
-    pub fn daemon(&self) -> Result<Found> {
+    pub fn daemon(&self) -> Result<DetectedDaemon> {
         daemon::find(&self.request.daemon, &self.whereabouts()?)
     }
 
@@ -215,7 +215,7 @@ pub fn writeback(places: Vec<Arc<OwnedFd>>, wanted: bool) -> Result<Writeback> {
 /// Receives the frames of a plan, in order, followed by the commit request. `next` is the first request.
 pub fn receive_frames(
     talk: &Conversation,
-    next: (Request, Held),
+    next: (Request, MeteredBytes),
     frames: &[FrameId],
     unpackers: &Unpackers,
     writeback: &mut Writeback,

@@ -6,8 +6,8 @@
 //! Flushes begin early, so that little is left to wait for at the end. If the disk will not be used after a
 //! power failure, nothing is flushed.
 
+use crate::liveness::{self, LOOK, ProcActivity};
 use crate::threads;
-use crate::{liveness, liveness::LOOK, liveness::ProcActivity};
 use anyhow::{Result, anyhow};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::thread::JoinHandle;
@@ -33,7 +33,7 @@ struct Disk {
 
 /// The last flush, which may still be running.
 #[derive(Default)]
-pub struct Ending(Option<(Receiver<()>, JoinHandle<Result<()>>)>);
+pub struct FinalFlush(Option<(Receiver<()>, JoinHandle<Result<()>>)>);
 
 impl Writeback {
     /// Starts the thread that flushes. `order` flushes everything that was written so far, and waits until that
@@ -67,8 +67,8 @@ impl Writeback {
     }
 
     /// Requests the last flush. The caller has written everything.
-    pub fn end(self) -> Ending {
-        Ending(self.disk.map(|disk| {
+    pub fn end(self) -> FinalFlush {
+        FinalFlush(self.disk.map(|disk| {
             disk.write();
             (disk.ended, disk.thread)
         }))
@@ -82,7 +82,7 @@ impl Disk {
     }
 }
 
-impl Ending {
+impl FinalFlush {
     /// Whether data is flushed at all.
     pub fn is_wanted(&self) -> bool {
         self.0.is_some()

@@ -21,7 +21,9 @@
 
 use super::index::{escape_path, unescape_path};
 use super::memory_cap::MemoryCap;
-use super::tar_header::{Attributes, Kind, Member, components, decode, prefixes, take_content};
+use super::tar_header::{
+    Attributes, Member, MemberKind, components, decode, prefixes, take_content,
+};
 use super::{Continuation, FrameEntry, Index, SnapshotError};
 use std::borrow::Borrow;
 use std::collections::hash_map::RandomState;
@@ -232,7 +234,7 @@ impl<'a> FrameReader<'a> {
                 let size = self.index.database.as_ref().map(|database| database.size);
                 if at > 0
                     || !self.begins_database()
-                    || Some(member.kind.clone()) != size.map(Kind::File)
+                    || Some(member.kind.clone()) != size.map(MemberKind::File)
                 {
                     return refused("the database does not match the index");
                 }
@@ -250,7 +252,7 @@ impl<'a> FrameReader<'a> {
         {
             return refused("mode, owner or time is not valid for a file in a store");
         }
-        if let Kind::HardLink(target) = &member.kind
+        if let MemberKind::HardLink(target) = &member.kind
             && !is_below(&member.path[..top], target)
         {
             return refused("a hard link points outside its item");
@@ -266,7 +268,7 @@ impl<'a> FrameReader<'a> {
         }
         let part = (self.number, content.len());
         let completes = self.tracker.book(self.index, (position, top), part, &member)?;
-        let is_directory = member.kind == Kind::Directory;
+        let is_directory = member.kind == MemberKind::Directory;
         let path = member.path.clone();
         self.last = Some(Last { path, is_directory, item: Some(position) });
         Ok(Piece::Member { item: position, member, content, completes })
@@ -429,12 +431,12 @@ impl Tracker {
         (one << 64 | other) >> 2
     }
 
-    fn seen(&self, path: &[u8], kind: &Kind) -> Seen {
+    fn seen(&self, path: &[u8], kind: &MemberKind) -> Seen {
         let tag = match kind {
-            Kind::Directory => 0,
-            Kind::File(_) => 1,
-            Kind::Symlink(_) => 2,
-            Kind::HardLink(_) => 3,
+            MemberKind::Directory => 0,
+            MemberKind::File(_) => 1,
+            MemberKind::Symlink(_) => 2,
+            MemberKind::HardLink(_) => 3,
         };
         Seen(self.hash(path) << 2 | tag)
     }
@@ -524,15 +526,15 @@ impl Tracker {
         let at = (frame, members.len());
         members.push(self.seen(path, &member.kind));
         match &member.kind {
-            Kind::Directory => self.kept.book(path.len())?,
-            Kind::HardLink(target) => {
+            MemberKind::Directory => self.kept.book(path.len())?,
+            MemberKind::HardLink(target) => {
                 // Once for `links` here, and once for the unpacker, which makes the link.
                 self.kept.book(path.len() + target.len())?;
                 self.kept.book(path.len() + target.len())?;
                 let (path, target) = (path.into(), target[..].into());
                 state.links.push(Link { path, target, at });
             }
-            Kind::File(size) if *size > content as u64 => self.kept.book(path.len())?,
+            MemberKind::File(size) if *size > content as u64 => self.kept.book(path.len())?,
             _ => {}
         }
         if item.shares(frame) {

@@ -182,7 +182,7 @@ fn times(attributes: Attributes) -> Timestamps {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tar_header::Kind;
+    use crate::tar_header::MemberKind;
     use std::collections::BTreeMap;
     use std::os::fd::AsFd;
     use std::path::{Path, PathBuf};
@@ -248,7 +248,7 @@ mod tests {
         let before = outside(top);
         let base = std::fs::File::open(top.join("target")).unwrap();
         let attributes =
-            Attributes { mode: 0o777, ..Attributes::canonical(&Kind::Directory, true) };
+            Attributes { mode: 0o777, ..Attributes::canonical(&MemberKind::Directory, true) };
         let absolute = top.join("outside/new").into_os_string().into_encoded_bytes();
         let text = "..|.||/|//|../|./|../new|../outside|../outside/new|../outside/secret|it/..|\
              it/../..|it/../../new|it/../../outside/new|it/.|it/|up/new|up/outside/new|out/new|\

@@ -17,8 +17,8 @@
 
 use super::Continuation;
 use super::index::escape_path;
-use super::tar_header::{END_OF_ARCHIVE, Kind, padding};
-use super::walk::Found;
+use super::tar_header::{END_OF_ARCHIVE, MemberKind, padding};
+use super::walk::WalkedMember;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use storecache_runtime::memory::{FRAME, LARGEST_FRAME, LONG_FRAME};
@@ -68,7 +68,7 @@ pub enum Piece {
 pub struct Content {
     pub base: Arc<OwnedFd>,
     /// For each item, a file and then hard links to it.
-    pub copies: Vec<Vec<Found>>,
+    pub copies: Vec<Vec<WalkedMember>>,
 }
 
 impl Content {
@@ -120,7 +120,7 @@ pub struct Planner<F> {
 #[derive(Default)]
 struct Item {
     /// Members whose frame is not chosen yet, with their headers. `bytes` is their size in the archive.
-    held: Vec<(Vec<u8>, Found)>,
+    held: Vec<(Vec<u8>, WalkedMember)>,
     bytes: u64,
     /// First frame of the item, once that is chosen.
     first: Option<u32>,
@@ -144,14 +144,14 @@ impl<E, F: FnMut(Job) -> Result<(), E>> Planner<F> {
                 self.flush()?;
             }
             let again = frames.last() == Some(&self.job.number);
-            for Found { member, path } in copy {
+            for WalkedMember { member, path } in copy {
                 let header = member.encode();
                 let header_bytes = header.len() as u64;
                 self.push(Piece::Bytes(header), header_bytes);
                 let (size, padding) = (member.content(), padding(member.content()));
                 let piece = match member.kind {
-                    Kind::File(_) if again => Piece::Again(path),
-                    Kind::File(_) => {
+                    MemberKind::File(_) if again => Piece::Again(path),
+                    MemberKind::File(_) => {
                         let base = Arc::clone(&content.base);
                         Piece::File { base, path, offset: 0, length: size, whole: size, padding }
                     }
@@ -172,7 +172,7 @@ impl<E, F: FnMut(Job) -> Result<(), E>> Planner<F> {
 
     /// Adds a member of the item. The first members are held back until it is known whether the item gets
     /// frames of its own; a large item is never in memory as a whole.
-    pub fn member_of_item(&mut self, base: &Arc<OwnedFd>, found: Found) -> Result<(), E> {
+    pub fn member_of_item(&mut self, base: &Arc<OwnedFd>, found: WalkedMember) -> Result<(), E> {
         let header = found.member.encode();
         if self.item.first.is_some() {
             return self.member(base, header, found);
@@ -216,7 +216,7 @@ impl<E, F: FnMut(Job) -> Result<(), E>> Planner<F> {
     }
 
     /// Adds a file that does not belong to an item, in frames of its own. Returns its first and last frame.
-    pub fn file(&mut self, base: &Arc<OwnedFd>, found: Found) -> Result<(u32, u32), E> {
+    pub fn file(&mut self, base: &Arc<OwnedFd>, found: WalkedMember) -> Result<(u32, u32), E> {
         self.flush()?;
         let first = self.job.number;
         self.member(base, found.member.encode(), found)?;
@@ -231,7 +231,12 @@ impl<E, F: FnMut(Job) -> Result<(), E>> Planner<F> {
         self.flush()
     }
 
-    fn member(&mut self, base: &Arc<OwnedFd>, header: Vec<u8>, found: Found) -> Result<(), E> {
+    fn member(
+        &mut self,
+        base: &Arc<OwnedFd>,
+        header: Vec<u8>,
+        found: WalkedMember,
+    ) -> Result<(), E> {
         let size = found.member.content();
         let header_bytes = header.len() as u64;
         let whole = tar_bytes(&header, size);
@@ -284,6 +289,6 @@ fn tar_bytes(header: &[u8], content: u64) -> u64 {
     header.len() as u64 + content + padding(content) as u64
 }
 
-fn copy_bytes(copy: &[Found]) -> u64 {
+fn copy_bytes(copy: &[WalkedMember]) -> u64 {
     copy.iter().map(|found| tar_bytes(&found.member.encode(), found.member.content())).sum()
 }

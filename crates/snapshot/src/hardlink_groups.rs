@@ -7,8 +7,8 @@
 use super::access_times::unnoticed;
 use super::frames::Content;
 use super::pack::PackInput;
-use super::tar_header::{Attributes, Kind, Member, is_too_deep};
-use super::walk::Found;
+use super::tar_header::{Attributes, Member, MemberKind, is_too_deep};
+use super::walk::WalkedMember;
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -91,12 +91,12 @@ impl SharedFile {
             let first = archive_path(&names[0]);
             let members = names.iter().enumerate().map(|(nth, name)| {
                 let kind = match nth {
-                    0 => Kind::File(self.stamp.size),
-                    _ => Kind::HardLink(first.clone()),
+                    0 => MemberKind::File(self.stamp.size),
+                    _ => MemberKind::HardLink(first.clone()),
                 };
                 let attributes = Attributes::canonical(&kind, self.stamp.executable);
                 let member = Member { path: archive_path(name), kind, attributes };
-                Found { member, path: name.path.clone() }
+                WalkedMember { member, path: name.path.clone() }
             });
             members.collect()
         });

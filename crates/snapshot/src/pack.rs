@@ -8,8 +8,8 @@ use super::access_times::unnoticed;
 use super::compress::Compressor;
 use super::frames::{Job, Piece, Planner, Sizes};
 use super::hardlink_groups::{Shares, shared_files};
-use super::tar_header::{Attributes, Kind, Member};
-use super::walk::{CONFINED, Fidelity, Found, walk};
+use super::tar_header::{Attributes, Member, MemberKind};
+use super::walk::{CONFINED, Fidelity, WalkedMember, walk};
 use super::{Continuation, DatabaseEntry, Digest, ItemEntry};
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -193,11 +193,12 @@ fn plan(
         let size = File::from(open_below(&base, &file_name)?).metadata()?.len();
         let member = Member {
             path: archive_path.clone().into_bytes(),
-            kind: Kind::File(size),
+            kind: MemberKind::File(size),
             // The daemon writes to its database, so this file keeps a write bit.
             attributes: Attributes { mode: 0o644, uid: 0, gid: 0, mtime: (1, 0) },
         };
-        let frames = planner.file(&base, Found { member, path: file_name }).map_err(stopped)?;
+        let frames =
+            planner.file(&base, WalkedMember { member, path: file_name }).map_err(stopped)?;
         packed.database = Some(DatabaseEntry { path: archive_path, frames, size });
     }
     let mut shares = Shares::default();

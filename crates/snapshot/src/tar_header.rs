@@ -29,12 +29,12 @@ const EXTENSION_LIMIT: u64 = PATH_LIMIT as u64 + 1;
 pub struct Member {
     /// Archive path: relative, without a slash at either end.
     pub path: Vec<u8>,
-    pub kind: Kind,
+    pub kind: MemberKind,
     pub attributes: Attributes,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
+pub enum MemberKind {
     Directory,
     /// Size in bytes.
     File(u64),
@@ -58,12 +58,12 @@ pub struct Attributes {
 impl Attributes {
     /// Returns the attributes that Nix and Guix give to every file in a store: owner root, time 1, no write
     /// bits. Source: `NixOS/nix:src/libstore/posix-fs-canonicalise.cc`.
-    pub fn canonical(kind: &Kind, executable: bool) -> Self {
+    pub fn canonical(kind: &MemberKind, executable: bool) -> Self {
         let mode = match kind {
-            Kind::Symlink(_) => 0o777,
-            Kind::Directory => 0o555,
-            Kind::File(_) | Kind::HardLink(_) if executable => 0o555,
-            Kind::File(_) | Kind::HardLink(_) => 0o444,
+            MemberKind::Symlink(_) => 0o777,
+            MemberKind::Directory => 0o555,
+            MemberKind::File(_) | MemberKind::HardLink(_) if executable => 0o555,
+            MemberKind::File(_) | MemberKind::HardLink(_) => 0o444,
         };
         Attributes { mode, uid: 0, gid: 0, mtime: (1, 0) }
     }
@@ -78,7 +78,7 @@ impl Member {
     /// Returns the number of content bytes that follow the header.
     pub fn content(&self) -> u64 {
         match self.kind {
-            Kind::File(size) => size,
+            MemberKind::File(size) => size,
             _ => 0,
         }
     }
@@ -90,10 +90,10 @@ impl Member {
         let Attributes { mode, uid, gid, mtime: (seconds, nanos) } = self.attributes;
 
         let (entry_type, size, target): (_, _, &[u8]) = match &self.kind {
-            Kind::Directory => (EntryType::Directory, 0, b""),
-            Kind::File(size) => (EntryType::Regular, *size, b""),
-            Kind::Symlink(target) => (EntryType::Symlink, 0, target),
-            Kind::HardLink(target) => (EntryType::Link, 0, target),
+            MemberKind::Directory => (EntryType::Directory, 0, b""),
+            MemberKind::File(size) => (EntryType::Regular, *size, b""),
+            MemberKind::Symlink(target) => (EntryType::Symlink, 0, target),
+            MemberKind::HardLink(target) => (EntryType::Link, 0, target),
         };
         let mut name = self.path.clone();
         if entry_type == EntryType::Directory {
@@ -185,25 +185,25 @@ pub fn decode(rest: &mut &[u8]) -> Result<Option<Member>, SnapshotError> {
         let name = long_name.take().unwrap_or_else(|| field(&block[..100]));
         let target = long_target.take().unwrap_or_else(|| field(&block[157..257]));
         let kind = match entry_type {
-            EntryType::Regular => Kind::File(size),
-            EntryType::Directory => Kind::Directory,
+            EntryType::Regular => MemberKind::File(size),
+            EntryType::Directory => MemberKind::Directory,
             EntryType::Symlink if target.is_empty() => {
                 return Err(bad("a symbolic link has an empty target"));
             }
             EntryType::Symlink if target.contains(&0) => {
                 return Err(bad("the target of a symbolic link has a zero byte"));
             }
-            EntryType::Symlink => Kind::Symlink(target),
-            EntryType::Link => Kind::HardLink(target),
+            EntryType::Symlink => MemberKind::Symlink(target),
+            EntryType::Link => MemberKind::HardLink(target),
             other => {
                 return Err(bad(&format!("type {:?} is not allowed", other.as_byte() as char)));
             }
         };
-        if size != 0 && !matches!(kind, Kind::File(_)) {
+        if size != 0 && !matches!(kind, MemberKind::File(_)) {
             return Err(bad("only a file can have content"));
         }
         let path = match kind {
-            Kind::Directory => name.strip_suffix(b"/").unwrap_or(&name).to_vec(),
+            MemberKind::Directory => name.strip_suffix(b"/").unwrap_or(&name).to_vec(),
             _ => name,
         };
         // `chown` leaves the owner unchanged if it gets the largest number.
@@ -408,7 +408,7 @@ mod tests {
 
     #[test]
     fn a_flipped_bit_in_a_header_is_noticed() {
-        let kind = Kind::File(7);
+        let kind = MemberKind::File(7);
         let attributes = Attributes::canonical(&kind, true);
         let mut bytes = Member { path: b"a/b".to_vec(), kind, attributes }.encode();
         bytes[1] ^= 1;
@@ -418,7 +418,7 @@ mod tests {
     #[test]
     fn link_target_must_be_valid_on_linux() {
         let link = |target: &[u8]| {
-            let kind = Kind::Symlink(target.to_vec());
+            let kind = MemberKind::Symlink(target.to_vec());
             let attributes = Attributes::canonical(&kind, false);
             let bytes = Member { path: b"a".to_vec(), kind, attributes }.encode();
             decode(&mut &bytes[..])
@@ -434,7 +434,7 @@ mod tests {
 
     #[test]
     fn owners_that_chown_would_ignore_are_refused() {
-        let kind = Kind::Directory;
+        let kind = MemberKind::Directory;
         for (uid, gid) in [(u32::MAX, 0), (0, u32::MAX)] {
             let attributes = Attributes { uid, gid, ..Attributes::canonical(&kind, true) };
             let bytes = Member { path: b"a".to_vec(), kind: kind.clone(), attributes }.encode();
@@ -466,10 +466,10 @@ mod tests {
         ) {
             let path: Vec<u8> = path.into_iter().map(|b| if b == b'/' { b'_' } else { b }).collect();
             let kind = match which {
-                0 => Kind::Directory,
-                1 => Kind::File(size),
-                2 => Kind::Symlink(target),
-                _ => Kind::HardLink(target),
+                0 => MemberKind::Directory,
+                1 => MemberKind::File(size),
+                2 => MemberKind::Symlink(target),
+                _ => MemberKind::HardLink(target),
             };
             let attributes = Attributes { mode, uid, gid, mtime: (seconds, nanos) };
             let member = Member { path, kind, attributes };

@@ -13,7 +13,7 @@ use super::error_class::blamed;
 use super::finish::{Deferred, finish_directories};
 use super::index::escape_path;
 use super::relink::{Relinker, Twin};
-use super::tar_header::{Attributes, Kind, Member};
+use super::tar_header::{Attributes, Member, MemberKind};
 use super::targets::{Target, Targets, Wanted};
 use super::{Index, read_frame};
 use anyhow::{Context, Result, anyhow, bail};
@@ -238,18 +238,18 @@ impl Shared {
         let Home { wanted, shares } = *home;
         let path = wanted.path(&member.path);
         match &member.kind {
-            Kind::Directory => {
+            MemberKind::Directory => {
                 let parent = &worker.parent(wanted, &path)?.directory;
                 wanted.make_directory(parent, &path, attributes)?;
             }
-            Kind::Symlink(target) => {
+            MemberKind::Symlink(target) => {
                 let parent = worker.parent(wanted, &path)?.directory.as_fd();
                 make_symlink(parent, Name::of(&path), target, attributes)?;
             }
-            Kind::HardLink(target) => {
+            MemberKind::HardLink(target) => {
                 self.deferred().link(&member.path, target);
             }
-            Kind::File(size) if content.len() as u64 == *size => {
+            MemberKind::File(size) if content.len() as u64 == *size => {
                 let Parent { directory, born, .. } = worker.parent(wanted, &path)?;
                 let parent = Arc::clone(directory);
                 let twin = Twin { content, mode: attributes.mode, parent, path };
@@ -263,7 +263,7 @@ impl Shared {
                 finish_file(&file, attributes, born)?;
                 twins.wrote(twin);
             }
-            Kind::File(size) => {
+            MemberKind::File(size) => {
                 self.deferred().long_file(&member.path).header = Some((*size, attributes));
                 self.long_part(worker, home, &member.path, 0, content)?;
             }

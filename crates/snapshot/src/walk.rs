@@ -3,7 +3,7 @@
 use super::Digest;
 use super::access_times::{stays_unread, unnoticed};
 use super::hardlink_groups::Stamp;
-use super::tar_header::{Attributes, Kind, Member, PATH_LIMIT, is_too_deep};
+use super::tar_header::{Attributes, Member, MemberKind, PATH_LIMIT, is_too_deep};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -31,7 +31,7 @@ pub struct Walked {
 }
 
 /// A member, and where its content is.
-pub struct Found {
+pub struct WalkedMember {
     pub member: Member,
     /// Path below the base directory.
     pub path: Vec<u8>,
@@ -57,7 +57,7 @@ pub fn walk(
     archive_path: &str,
     fidelity: Fidelity,
     shared: &HashMap<Vec<u8>, Stamp>,
-    each: &mut dyn FnMut(Found) -> Result<()>,
+    each: &mut dyn FnMut(WalkedMember) -> Result<()>,
 ) -> Result<Option<Walked>> {
     let mut walk = Walk {
         fidelity,
@@ -107,7 +107,7 @@ struct Walk<'a> {
     /// Number of shared files that were skipped.
     passed: usize,
     /// Receives the members.
-    each: &'a mut dyn FnMut(Found) -> Result<()>,
+    each: &'a mut dyn FnMut(WalkedMember) -> Result<()>,
     members: u64,
     /// Digest over everything but the content.
     shape: Digester,
@@ -142,14 +142,14 @@ impl Walk<'_> {
         };
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let kind = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => Kind::Directory,
-            FileType::RegularFile => Kind::File(size),
+            FileType::Directory => MemberKind::Directory,
+            FileType::RegularFile => MemberKind::File(size),
             FileType::Symlink => {
                 let target = fs::readlinkat(&parent, &c_name, Vec::new()).with_context(shown)?;
                 if self.fidelity == Fidelity::Canonical {
                     stays_unread(&parent, &c_name, &stat);
                 }
-                Kind::Symlink(target.into_bytes())
+                MemberKind::Symlink(target.into_bytes())
             }
             _ if self.fidelity == Fidelity::AsFound => {
                 self.left_out.push(shown());
@@ -159,7 +159,7 @@ impl Walk<'_> {
         };
         let executable = stat.st_mode & 0o100 != 0;
         if let Some(stamp) = self.shared.get(&path) {
-            if kind != Kind::File(stamp.size) || executable != stamp.executable {
+            if kind != MemberKind::File(stamp.size) || executable != stamp.executable {
                 bail!("{}: it changed while it was packed; save again", shown());
             }
             self.passed += 1;
@@ -175,9 +175,9 @@ impl Walk<'_> {
             },
         };
         let kind = match kind {
-            Kind::File(_) if stat.st_nlink > 1 => {
+            MemberKind::File(_) if stat.st_nlink > 1 => {
                 match self.linked.get(&(stat.st_dev, stat.st_ino)) {
-                    Some(first) => Kind::HardLink(first.clone()),
+                    Some(first) => MemberKind::HardLink(first.clone()),
                     None => {
                         let inode = (stat.st_dev, stat.st_ino);
                         self.linked.insert(inode, archive_path.clone());
@@ -188,17 +188,17 @@ impl Walk<'_> {
             kind => kind,
         };
         self.disk += match kind {
-            Kind::Directory => 4096,
-            Kind::File(size) => size.next_multiple_of(4096),
-            Kind::Symlink(_) | Kind::HardLink(_) => 0,
+            MemberKind::Directory => 4096,
+            MemberKind::File(size) => size.next_multiple_of(4096),
+            MemberKind::Symlink(_) | MemberKind::HardLink(_) => 0,
         };
-        let is_directory = kind == Kind::Directory;
+        let is_directory = kind == MemberKind::Directory;
         let member = Member { path: archive_path.clone(), kind, attributes };
         if self.fidelity == Fidelity::AsFound {
             self.shape.add(&member.encode());
         }
         self.members += 1;
-        (self.each)(Found { member, path: path.clone() })?;
+        (self.each)(WalkedMember { member, path: path.clone() })?;
         if is_directory {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let open = |flags| fs::openat(&parent, &c_name, flags, Mode::empty());

@@ -29,7 +29,7 @@ pub struct Skipped {
 
 /// The decision for each item of a snapshot: restore it, leave it untouched, or skip it.
 #[derive(Debug, Default)]
-pub struct Choice {
+pub struct RestoreSelection {
     /// Items to restore.
     pub wanted: Vec<ItemName>,
     /// Items that are valid already and stay untouched.
@@ -44,8 +44,8 @@ pub fn choose(
     references: &HashMap<ItemName, Vec<ItemName>>,
     live: &HashSet<ItemName>,
     packed: &dyn Fn(&ItemName) -> bool,
-) -> Choice {
-    let mut choice = Choice::default();
+) -> RestoreSelection {
+    let mut choice = RestoreSelection::default();
     let mut wanted: HashSet<&ItemName> = HashSet::new();
     let mut skipped: HashMap<&ItemName, String> = HashMap::new();
     for item in items {

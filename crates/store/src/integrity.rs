@@ -37,7 +37,8 @@ fn unread(verdict: &str) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{BadDatabase, db_error::of_snapshot};
+    use crate::BadDatabase;
+    use crate::db_error::of_snapshot;
 
     #[test]
     fn page_read_error_is_not_damage() {

@@ -39,7 +39,7 @@ mod temp_db;
 mod untrusted_db;
 
 pub use account::{Person, is_plain_name, make_shortcut};
-pub use closure::{Choice, References, Skipped, choose};
+pub use closure::{References, RestoreSelection, Skipped, choose};
 pub use completeness::{Completeness, Contents, ItemPattern};
 pub use database::{Frozen, LiveDatabase, SnapshotDatabase, check_database, freeze};
 pub use db_error::{BadDatabase, of_snapshot};
@@ -52,8 +52,8 @@ pub use kind::{StoreKind, system, systems};
 pub use layout::Layout;
 pub use listing::{ListedItem, Listing, NarSize, SnapshotRows};
 pub use locks::{
-    Held, Holder, Lock, LockKind, LockMode, describe as describe_holders, held_by, lock, lock_open,
-    make_lock_file,
+    Holder, Lock, LockKind, LockMode, LockTimeout, describe as describe_holders, held_by, lock,
+    lock_open, make_lock_file,
 };
 pub use merge::{Merge, Rows};
 pub use nar_hash::parse_sha256;

@@ -59,7 +59,7 @@ impl Lock {
 /// The error that another process held a lock beyond the deadline.
 #[derive(Debug, thiserror::Error)]
 #[error("the lock on {path} is still held after {seconds} s by {holders}")]
-pub struct Held {
+pub struct LockTimeout {
     pub path: String,
     pub seconds: u64,
     pub holders: String,
@@ -68,7 +68,7 @@ pub struct Held {
 /// Locks a directory or a file. A missing file is created.
 ///
 /// # Errors
-/// [`Held`] after `patience`; any error of `cancelled`, as soon as it fails.
+/// [`LockTimeout`] after `patience`; any error of `cancelled`, as soon as it fails.
 pub fn lock(
     path: &Path,
     kind: LockKind,
@@ -108,7 +108,7 @@ pub fn lock_open(
                 }
                 std::thread::sleep(ASK_AGAIN.min(patience));
             }
-            Err(Errno::WOULDBLOCK | Errno::ACCESS) => bail!(Held {
+            Err(Errno::WOULDBLOCK | Errno::ACCESS) => bail!(LockTimeout {
                 path: path.display().to_string(),
                 seconds: patience.as_secs(),
                 holders: describe(&holders(&file)?),

@@ -18,4 +18,4 @@ pub mod yaml;
 
 pub use file_source::{Pattern, Tree, WorkTree};
 pub use find_workflow::store_workflow;
-pub use semantic::{Canonical, Dropped, Line, Unreadable};
+pub use semantic::{Canonical, CanonicalLine, Dropped, Unreadable};

@@ -1,7 +1,7 @@
 //! The parts of a GitHub Actions workflow that this program uses: triggers, jobs, steps, and the line of each
 //! text.
 
-use super::yaml::{Data, Fault, Node};
+use super::yaml::{Data, Node, YamlError};
 use anyhow::{Result, bail};
 use globset::GlobBuilder;
 use std::rc::Rc;
@@ -146,8 +146,8 @@ pub struct NotAWorkflow {
     pub what: String,
 }
 
-impl From<Fault> for NotAWorkflow {
-    fn from(Fault { line, column, what }: Fault) -> Self {
+impl From<YamlError> for NotAWorkflow {
+    fn from(YamlError { line, column, what }: YamlError) -> Self {
         NotAWorkflow { line, column, what }
     }
 }

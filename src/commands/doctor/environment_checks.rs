@@ -1,7 +1,7 @@
 //! Checks of what a save or restore needs besides the store: the backend with its quarantine, and the clock.
 
 use super::super::{quarantine, resolve};
-use crate::{config::BackendOptions, config::Doctor};
+use crate::config::{BackendOptions, Doctor};
 use anyhow::Result;
 use jiff::Timestamp;
 use std::sync::Arc;

@@ -2,24 +2,24 @@
 
 mod environment_checks;
 
-use super::{Ending, cancel, or_json, resolve, run_history};
+use super::{Conclusion, cancel, or_json, resolve, run_history};
 use crate::config::Doctor;
 use crate::report;
 use anyhow::{Result, bail};
 use rustix::process::geteuid;
 use serde_json::json;
-use storecache_root_helper::client::RootHalf;
+use storecache_root_helper::client::RootHelperProcess;
 use storecache_root_helper::doctor::without_root;
 use storecache_root_helper::protocol::{Finding, Light, Reply, Request, StoreRequest};
 use storecache_root_helper::sudo::NoRoot;
 use storecache_store::{Layout, StoreKind};
 
 /// Prints one row for each check. Fails if any of them is red.
-pub fn doctor(options: &Doctor) -> Result<Ending> {
+pub fn doctor(options: &Doctor) -> Result<Conclusion> {
     or_json(&options.output, run(options))
 }
 
-fn run(options: &Doctor) -> Result<Ending> {
+fn run(options: &Doctor) -> Result<Conclusion> {
     let kind = resolve::kind(&options.store)?;
     if kind == StoreKind::Plain {
         bail!("a plain store has nothing to examine; see `storecache verify` for snapshots");
@@ -41,11 +41,11 @@ fn run(options: &Doctor) -> Result<Ending> {
     } else {
         tell(&rows)?;
     }
-    Ok(if worst == Light::Red { Ending::Failed } else { Ending::Done })
+    Ok(if worst == Light::Red { Conclusion::Failed } else { Conclusion::Done })
 }
 
 fn examine(request: &StoreRequest) -> Result<Vec<Finding>> {
-    let mut root = RootHalf::start_to_examine(&cancel::on_signals()?, request)?;
+    let mut root = RootHelperProcess::start_to_examine(&cancel::on_signals()?, request)?;
     root.survey(request)?;
     root.send(&Request::Examine, &[])?;
     match root.receive()?.0 {

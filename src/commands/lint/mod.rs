@@ -3,24 +3,24 @@
 mod sarif;
 mod text;
 
-use super::{Ending, or_json};
+use super::{Conclusion, or_json};
+use crate::action::{Annotation, INPUTS, Job};
+use crate::config::{Lint, LintFormat};
 use crate::report;
-use crate::{action::Annotation, action::INPUTS, action::Job};
-use crate::{config::Lint, config::LintFormat};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use storecache_lint::{Finding, Knowledge, Level, Source, lint as look};
+use storecache_lint::{Finding, Knowledge, Level, WorkflowFile, lint as look};
 
 /// A larger file is not a workflow.
 const LIMIT: u64 = 16 << 20;
 
 /// Reports mistakes in workflows. Fails if there are any findings or, with `errors_only`, any errors.
-pub fn lint(options: &Lint) -> Result<Ending> {
+pub fn lint(options: &Lint) -> Result<Conclusion> {
     or_json(&options.output, run(options))
 }
 
-fn run(options: &Lint) -> Result<Ending> {
+fn run(options: &Lint) -> Result<Conclusion> {
     let files = if options.files.is_empty() { workflows()? } else { options.files.clone() };
     let sources = files.into_iter().map(read).collect::<Result<Vec<_>>>()?;
     let findings = look(&sources, &knowledge());
@@ -45,7 +45,7 @@ fn run(options: &Lint) -> Result<Ending> {
     if !options.output.quiet && options.format != LintFormat::Json {
         report::note(format!("storecache: checked {looked}: {found}"));
     }
-    Ok(if failed { Ending::Failed } else { Ending::Done })
+    Ok(if failed { Conclusion::Failed } else { Conclusion::Done })
 }
 
 /// The findings in one workflow, checked together with the other workflows of its directory.
@@ -65,7 +65,7 @@ fn knowledge() -> Knowledge {
     Knowledge { default_branch, inputs: INPUTS.iter().map(|input| input.name).collect() }
 }
 
-fn annotate(sources: &[Source], findings: &[Finding]) -> Result<()> {
+fn annotate(sources: &[WorkflowFile], findings: &[Finding]) -> Result<()> {
     for finding in findings {
         let text = text::advice(finding, source(sources, finding));
         let annotation = Annotation {
@@ -82,7 +82,7 @@ fn annotate(sources: &[Source], findings: &[Finding]) -> Result<()> {
 }
 
 /// The text of the file that contains a finding.
-fn source<'s>(sources: &'s [Source], finding: &Finding) -> &'s str {
+fn source<'s>(sources: &'s [WorkflowFile], finding: &Finding) -> &'s str {
     let source = sources.iter().find(|source| source.file == finding.file);
     source.map(|source| source.text.as_str()).unwrap_or_default()
 }
@@ -112,7 +112,7 @@ fn listed(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn read(file: PathBuf) -> Result<Source> {
+fn read(file: PathBuf) -> Result<WorkflowFile> {
     let context = || format!("read the workflow {}", file.display());
     let metadata = file.metadata().with_context(context)?;
     if metadata.is_dir() {
@@ -130,5 +130,5 @@ fn read(file: PathBuf) -> Result<Source> {
         Some(tree) => tree.to_owned(),
         None => std::env::current_dir().with_context(context)?,
     };
-    Ok(Source { file, tree, text })
+    Ok(WorkflowFile { file, tree, text })
 }

@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::Path;
 use storecache_entry::Digest;
-use storecache_lint::{Finding, Level, Lines, RULES, Rule, Source};
+use storecache_lint::{Finding, Level, Lines, RULES, Rule, WorkflowFile};
 
 const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
 
 /// Base of relative paths; code scanning interprets it as the top of the repository.
 const TOP: &str = "%SRCROOT%";
 
-pub fn log(sources: &[Source], findings: &[Finding]) -> Value {
+pub fn log(sources: &[WorkflowFile], findings: &[Finding]) -> Value {
     let mut twins = HashMap::new();
     let results: Vec<Value> = findings
         .iter()
@@ -47,7 +47,7 @@ fn rule(rule: &Rule) -> Value {
     })
 }
 
-fn result(source: &Source, finding: &Finding, twins: &mut HashMap<String, usize>) -> Value {
+fn result(source: &WorkflowFile, finding: &Finding, twins: &mut HashMap<String, usize>) -> Value {
     let place = artifact(source);
     let line = source.text.split('\n').nth(finding.line.saturating_sub(1)).unwrap_or_default();
     // Uses the text of the line instead of its number, so that a finding that has moved keeps its
@@ -82,7 +82,7 @@ fn result(source: &Source, finding: &Finding, twins: &mut HashMap<String, usize>
 }
 
 /// The file relative to its work tree, or else as an absolute URI.
-fn artifact(source: &Source) -> Value {
+fn artifact(source: &WorkflowFile) -> Value {
     let full = std::path::absolute(&source.file).unwrap_or_else(|_| source.file.clone());
     match full.strip_prefix(&source.tree) {
         Ok(below) => json!({ "uri": uri(below), "uriBaseId": TOP }),
@@ -102,7 +102,7 @@ fn uri(path: &Path) -> String {
         .collect()
 }
 
-fn replacement(source: &Source, lines: &Lines) -> Value {
+fn replacement(source: &WorkflowFile, lines: &Lines) -> Value {
     let last = source.text.split('\n').nth(lines.to - 1).unwrap_or_default();
     let last = last.trim_end_matches('\r').trim_start_matches('\u{feff}');
     json!({

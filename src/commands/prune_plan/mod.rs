@@ -5,8 +5,8 @@
 //! that stays; and, if entries cannot be read, any entry that may be such a base.
 
 use super::delta_dependents::{bases, likely_bases};
-use super::inventory::{Held, Use};
-use crate::{config::PruneReason, config::Pruning};
+use super::inventory::{ListedEntry, Use};
+use crate::config::{PruneReason, Pruning};
 use jiff::Timestamp;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -14,7 +14,7 @@ use storecache_backend::Generation;
 
 /// Facts about the repository that its entries do not contain.
 #[derive(Debug, Clone, Default)]
-pub struct Scene {
+pub struct RepositoryFacts {
     /// Full ref of the default branch; `None` if every run can read every entry.
     pub default_branch: Option<String>,
     /// Closed pull requests.
@@ -30,15 +30,15 @@ pub struct Cause {
 
 /// Numbers of entries, each with its reason.
 #[derive(Debug)]
-pub struct Choice {
+pub struct PruneChoice {
     pub going: Vec<(usize, Cause)>,
     /// Entries that stay although there was a reason to delete them, and why they stay.
     pub staying: Vec<(usize, String)>,
 }
 
-impl Scene {
+impl RepositoryFacts {
     /// Whether every run can read this entry.
-    fn is_shared(&self, held: &Held) -> bool {
+    fn is_shared(&self, held: &ListedEntry) -> bool {
         match (&self.default_branch, &held.record.reference) {
             (Some(branch), Some(reference)) => branch == reference,
             _ => true,
@@ -47,7 +47,7 @@ impl Scene {
 
     /// Whether a run on the ref of `from` can read `held`. A pull request can read the entries of its base
     /// branch, which is not known here, so any branch counts as its base branch.
-    pub fn sees(&self, from: &Held, held: &Held) -> bool {
+    pub fn sees(&self, from: &ListedEntry, held: &ListedEntry) -> bool {
         let branch = |name: &str| name.starts_with("refs/heads/");
         self.is_shared(held)
             || from.record.reference == held.record.reference
@@ -56,7 +56,12 @@ impl Scene {
 }
 
 /// Chooses the entries to delete.
-pub fn choose(all: &[Held], scene: &Scene, wishes: &Pruning, now: Timestamp) -> Choice {
+pub fn choose(
+    all: &[ListedEntry],
+    scene: &RepositoryFacts,
+    wishes: &Pruning,
+    now: Timestamp,
+) -> PruneChoice {
     let mut going = HashMap::new();
     let mut staying = BTreeMap::new();
     for (at, cause) in causes(all, scene, wishes, now).into_iter().enumerate() {
@@ -75,13 +80,13 @@ pub fn choose(all: &[Held], scene: &Scene, wishes: &Pruning, now: Timestamp) -> 
     }
     let mut going: Vec<_> = going.into_iter().collect();
     going.sort_by_key(|(at, cause)| (cause.reason, Reverse(all[*at].record.created), *at));
-    Choice { going, staying: staying.into_iter().collect() }
+    PruneChoice { going, staying: staying.into_iter().collect() }
 }
 
 /// Removes entries that have to stay from `going`.
 fn hold_back(
-    all: &[Held],
-    scene: &Scene,
+    all: &[ListedEntry],
+    scene: &RepositoryFacts,
     going: &mut HashMap<usize, Cause>,
     staying: &mut BTreeMap<usize, String>,
 ) {
@@ -109,13 +114,18 @@ fn hold_back(
 }
 
 /// Returns for each entry the first reason to delete it, without regard to rules that keep it.
-pub fn causes(all: &[Held], scene: &Scene, wishes: &Pruning, now: Timestamp) -> Vec<Option<Cause>> {
+pub fn causes(
+    all: &[ListedEntry],
+    scene: &RepositoryFacts,
+    wishes: &Pruning,
+    now: Timestamp,
+) -> Vec<Option<Cause>> {
     let superseded = superseded(all, wishes.keep.get());
-    let mut usable: HashMap<&str, Vec<&Held>> = HashMap::new();
+    let mut usable: HashMap<&str, Vec<&ListedEntry>> = HashMap::new();
     for held in all.iter().filter(|held| held.use_of_it == Use::Some) {
         usable.entry(held.key()).or_default().push(held);
     }
-    let cause = |(at, held): (usize, &Held)| {
+    let cause = |(at, held): (usize, &ListedEntry)| {
         if !is_eligible(held, wishes) {
             return None;
         }
@@ -139,7 +149,7 @@ pub fn causes(all: &[Held], scene: &Scene, wishes: &Pruning, now: Timestamp) -> 
 }
 
 /// Whether the entry may be deleted at all: storecache wrote it, or its key has the requested prefix.
-fn is_eligible(held: &Held, wishes: &Pruning) -> bool {
+fn is_eligible(held: &ListedEntry, wishes: &Pruning) -> bool {
     // A foreign file in a directory is not a cache entry.
     let foreign_file = !held.is_ours() && held.record.damage.is_some();
     match &wishes.prefix {
@@ -151,7 +161,7 @@ fn is_eligible(held: &Held, wishes: &Pruning) -> bool {
 /// Returns the newest entries of each key that every run can read, by every definition of "newest": by the
 /// backend's creation time, which lookups on GitHub use, and by generation, which storecache uses; among all
 /// entries, among usable ones, and among those of one layout.
-fn newest_of_keys(all: &[Held], scene: &Scene) -> HashSet<usize> {
+fn newest_of_keys(all: &[ListedEntry], scene: &RepositoryFacts) -> HashSet<usize> {
     let mut by_time = HashMap::new();
     let mut by_generation = HashMap::new();
     for (at, held) in all.iter().enumerate().filter(|(_, held)| scene.is_shared(held)) {
@@ -188,13 +198,13 @@ fn newer<G: std::hash::Hash + Eq, A: Ord>(
     }
 }
 
-fn generation(held: &Held) -> Option<&Generation> {
+fn generation(held: &ListedEntry) -> Option<&Generation> {
     held.record.name.as_ref().map(|name| &name.generation)
 }
 
 /// Returns the generations older than the newest `keep` of their key, ref and layout. An unusable entry does
 /// not supersede anything.
-fn superseded(all: &[Held], keep: usize) -> HashMap<usize, String> {
+fn superseded(all: &[ListedEntry], keep: usize) -> HashMap<usize, String> {
     let mut groups: HashMap<_, Vec<usize>> = HashMap::new();
     for (at, held) in all.iter().enumerate().filter(|(_, held)| held.is_ours()) {
         if !matches!(held.use_of_it, Use::None(_)) {
@@ -218,12 +228,16 @@ fn superseded(all: &[Held], keep: usize) -> HashMap<usize, String> {
 /// An entry that cannot be used at all is deleted. An entry that another version of storecache may be able to
 /// use is deleted only if this version can read a later entry with the same key: otherwise the other version
 /// may be a newer one that is in use. `usable` has the usable entries by key.
-fn unreadable(scene: &Scene, held: &Held, usable: &HashMap<&str, Vec<&Held>>) -> Option<String> {
+fn unreadable(
+    scene: &RepositoryFacts,
+    held: &ListedEntry,
+    usable: &HashMap<&str, Vec<&ListedEntry>>,
+) -> Option<String> {
     match &held.use_of_it {
         Use::None(why) => Some(why.clone()),
         Use::Elsewhere(why) => {
             let others = usable.get(held.key()).map(Vec::as_slice).unwrap_or_default();
-            let replaces = |other: &&Held| {
+            let replaces = |other: &&ListedEntry| {
                 other.record.created > held.record.created && scene.sees(held, other)
             };
             others.iter().any(replaces).then(|| why.clone())
@@ -234,9 +248,13 @@ fn unreadable(scene: &Scene, held: &Held, usable: &HashMap<&str, Vec<&Held>>) ->
 
 /// Returns entries with the same content as another entry that stays and that all readers of the first entry
 /// can read. If entries cannot be opened, compares key, layout and size instead.
-fn copies(all: &[Held], scene: &Scene, going: &HashMap<usize, Cause>) -> HashMap<usize, String> {
+fn copies(
+    all: &[ListedEntry],
+    scene: &RepositoryFacts,
+    going: &HashMap<usize, Cause>,
+) -> HashMap<usize, String> {
     let mut found = HashMap::new();
-    for Alike { mut entries, guess } in alike(all, Held::key) {
+    for Alike { mut entries, guess } in alike(all, ListedEntry::key) {
         entries.retain(|at| all[*at].use_of_it == Use::Some && !going.contains_key(at));
         entries.sort_by_key(|at| {
             let held = &all[*at];
@@ -268,7 +286,7 @@ pub struct Alike {
 
 /// Finds entries with the same content. If the content cannot be read, compares size and layout among entries
 /// with the same `mark`.
-pub fn alike(all: &[Held], mark: fn(&Held) -> &str) -> Vec<Alike> {
+pub fn alike(all: &[ListedEntry], mark: fn(&ListedEntry) -> &str) -> Vec<Alike> {
     let mut groups: HashMap<_, Vec<usize>> = HashMap::new();
     for (at, held) in all.iter().enumerate() {
         let same = match (&held.content, &held.standing, &held.record.version) {
@@ -282,7 +300,7 @@ pub fn alike(all: &[Held], mark: fn(&Held) -> &str) -> Vec<Alike> {
     groups.map(|((content, ..), entries)| Alike { entries, guess: content.is_none() }).collect()
 }
 
-fn unused(held: &Held, days: Option<u32>, now: Timestamp) -> Option<String> {
+fn unused(held: &ListedEntry, days: Option<u32>, now: Timestamp) -> Option<String> {
     let seconds = now.as_second() - held.used()?.as_second();
     let whole = seconds.div_euclid(24 * 60 * 60);
     (whole >= i64::from(days?)).then(|| format!("unused for {whole} days"))

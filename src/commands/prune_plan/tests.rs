@@ -11,7 +11,7 @@ const NOW: i64 = 1_800_000_000;
 const DAY: i64 = 24 * 60 * 60;
 
 /// An entry of storecache on the default branch, made `hours` ago, whose content cannot be read.
-fn entry(key: &str, hours: i64, size: u64) -> Held {
+fn entry(key: &str, hours: i64, size: u64) -> ListedEntry {
     let created = Timestamp::from_second(NOW - hours * 3600).unwrap();
     let generation = created.strftime("%Y%m%dT%H%M%S.000000Z");
     let name = EntryName::parse(&format!("{key}.{generation}")).unwrap();
@@ -27,23 +27,23 @@ fn entry(key: &str, hours: i64, size: u64) -> Held {
         damage: None,
     };
     let store = Some((StoreKind::Nix, "x86_64-linux".into()));
-    Held { record, use_of_it: Use::Some, standing: None, content: None, store }
+    ListedEntry { record, use_of_it: Use::Some, standing: None, content: None, store }
 }
 
-fn on(reference: &str, mut held: Held) -> Held {
+fn on(reference: &str, mut held: ListedEntry) -> ListedEntry {
     held.record.reference = Some(reference.into());
     held
 }
 
 /// The entry with a head that can be read.
-fn read(mut held: Held, standing: EntryKind) -> Held {
+fn read(mut held: ListedEntry, standing: EntryKind) -> ListedEntry {
     held.standing = Some(standing);
     held.content = Some(Digest::of(held.record.key.as_bytes()));
     held
 }
 
 /// The entry as if another tool had written it.
-fn foreign(key: &str, mut held: Held) -> Held {
+fn foreign(key: &str, mut held: ListedEntry) -> ListedEntry {
     held.record.key = key.into();
     held.record.name = None;
     held.use_of_it = Use::Unknown;
@@ -51,8 +51,8 @@ fn foreign(key: &str, mut held: Held) -> Held {
     held
 }
 
-fn scene(closed: &[u64]) -> Scene {
-    Scene { default_branch: Some(MAIN.into()), closed: closed.iter().copied().collect() }
+fn scene(closed: &[u64]) -> RepositoryFacts {
+    RepositoryFacts { default_branch: Some(MAIN.into()), closed: closed.iter().copied().collect() }
 }
 
 fn now() -> Timestamp {
@@ -64,7 +64,11 @@ fn all_reasons() -> Pruning {
 }
 
 /// Numbers and reasons of the entries to delete, by number.
-fn goes(all: &[Held], scene: &Scene, wishes: &Pruning) -> Vec<(usize, &'static str)> {
+fn goes(
+    all: &[ListedEntry],
+    scene: &RepositoryFacts,
+    wishes: &Pruning,
+) -> Vec<(usize, &'static str)> {
     let choice = choose(all, scene, wishes, now());
     let mut going: Vec<_> =
         choice.going.iter().map(|(at, cause)| (*at, cause.reason.name())).collect();
@@ -97,10 +101,16 @@ fn newest_entry_on_the_default_branch_always_stays() {
     let wishes = all_reasons();
     assert_eq!(goes(&all, &scene(&[]), &wishes), [(1, "unused"), (2, "superseded")]);
     // With another branch as the default branch.
-    let side = Scene { default_branch: Some("refs/heads/side".into()), ..Scene::default() };
+    let side = RepositoryFacts {
+        default_branch: Some("refs/heads/side".into()),
+        ..RepositoryFacts::default()
+    };
     assert_eq!(goes(&all, &side, &wishes), [(0, "unreadable"), (2, "superseded")]);
     // Every run can read every entry.
-    assert_eq!(goes(&all, &Scene::default(), &wishes), [(0, "unreadable"), (2, "superseded")]);
+    assert_eq!(
+        goes(&all, &RepositoryFacts::default(), &wishes),
+        [(0, "unreadable"), (2, "superseded")]
+    );
 }
 
 #[test]
@@ -213,7 +223,7 @@ fn base_stays_as_long_as_its_delta() {
 
 #[test]
 fn possible_bases_stay_if_entries_cannot_be_read() {
-    let kept = |all: &[Held]| {
+    let kept = |all: &[ListedEntry]| {
         let going = goes(all, &scene(&[]), &Pruning::default());
         let going: Vec<_> = going.into_iter().map(|(at, _)| at).collect();
         (0..all.len()).filter(|at| !going.contains(at)).collect::<Vec<_>>()
@@ -256,7 +266,7 @@ fn possible_bases_stay_if_entries_cannot_be_read() {
 }
 
 /// Arbitrary entries with few keys, refs and times, so that they interact.
-fn any_entry() -> impl Strategy<Value = Held> {
+fn any_entry() -> impl Strategy<Value = ListedEntry> {
     let key = prop_oneof![Just("k"), Just("l"), Just("l-1234567")];
     let reference = prop_oneof![
         4 => Just(Some(MAIN)),
@@ -289,7 +299,7 @@ fn any_entry() -> impl Strategy<Value = Held> {
 }
 
 /// Entries that cannot be read, or entries that can, with deltas among them.
-fn any_entries() -> impl Strategy<Value = Vec<Held>> {
+fn any_entries() -> impl Strategy<Value = Vec<ListedEntry>> {
     let bases =
         prop::collection::vec(prop::option::weighted(0.5, any::<prop::sample::Index>()), 30);
     (prop::collection::vec(any_entry(), 0..30), any::<bool>(), bases).prop_map(
@@ -334,12 +344,12 @@ proptest! {
         branch in prop::option::weighted(0.8, Just(MAIN)),
         closed in prop::collection::hash_set(7..9u64, 0..3),
     ) {
-        let scene = Scene { default_branch: branch.map(str::to_owned), closed };
+        let scene = RepositoryFacts { default_branch: branch.map(str::to_owned), closed };
         let choice = choose(&all, &scene, &wishes, now());
         let going: HashSet<usize> = choice.going.iter().map(|(at, _)| *at).collect();
         prop_assert_eq!(going.len(), choice.going.len(), "each once");
         let stays = |at: usize| !going.contains(&at);
-        let everybody_reads = |held: &Held| match (branch, held.record.reference.as_deref()) {
+        let everybody_reads = |held: &ListedEntry| match (branch, held.record.reference.as_deref()) {
             (Some(branch), Some(reference)) => branch == reference,
             _ => true,
         };
@@ -410,7 +420,7 @@ proptest! {
                     let same = |one: usize| match (&held.content, &all[one].content) {
                         (Some(a), Some(b)) => a == b,
                         (None, None) => {
-                            let size = |held: &Held| held.record.size;
+                            let size = |held: &ListedEntry| held.record.size;
                             all[one].key() == held.key() && size(&all[one]) == size(held)
                         }
                         _ => false,

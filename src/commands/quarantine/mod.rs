@@ -5,10 +5,10 @@ mod denylist;
 
 use super::job_state::State;
 use crate::config::Quarantine;
-use crate::{report::Outcome, report::Quarantined};
+use crate::report::{Outcome, Quarantined};
 use jiff::Timestamp;
 use storecache_backend as backend;
-use storecache_backend::{Aside, Backend, EntryName};
+use storecache_backend::{Backend, EntryName, QuarantinedEntry};
 use storecache_entry::Ladder;
 use storecache_runtime::files::DirPath;
 
@@ -99,7 +99,7 @@ pub fn remembered(memory: Option<&DirPath>, of: &dyn Fn(&str) -> bool) -> Vec<Qu
 }
 
 /// The report of a quarantined file: name and size are those of the file, everything else is from its note.
-fn noted(aside: Aside) -> Quarantined {
+fn noted(aside: QuarantinedEntry) -> Quarantined {
     let note: Option<Quarantined> = serde_json::from_slice(&aside.note).ok();
     let lost = || Quarantined { reason: "its note is missing".into(), ..Quarantined::default() };
     Quarantined {

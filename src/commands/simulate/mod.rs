@@ -5,9 +5,9 @@ mod page;
 mod text;
 mod warnings;
 
-use super::{Ending, html_file as pages, or_json};
-use crate::{config::Simulate, config::Since};
-use crate::{report, report::Counting};
+use super::{Conclusion, html_file as pages, or_json};
+use crate::config::{Simulate, Since};
+use crate::report::{self, Counting};
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use observations::Past;
@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use storecache_key::history::{Graph, Run, Runs, States, Watch};
 use storecache_key::simulate::{
-    Costs, Happening, KeyPart, KeyPolicy, Limits, Read, Recipe, Simulation, Triggers, Workflow,
-    best, replay,
+    Costs, Happening, KeyPart, KeyPolicy, Limits, PolicyInputs, Read, Simulation, Triggers,
+    Workflow, best, replay,
 };
 use storecache_key::{Files, Repository, WorkflowMode};
 use storecache_workflow::store_workflow;
@@ -24,11 +24,11 @@ use storecache_workflow::store_workflow;
 const DAY: i64 = 86_400;
 
 /// Prints the result of each policy, and names the best one.
-pub fn simulate(options: &Simulate) -> Result<Ending> {
+pub fn simulate(options: &Simulate) -> Result<Conclusion> {
     or_json(&options.output, run(options))
 }
 
-fn run(options: &Simulate) -> Result<Ending> {
+fn run(options: &Simulate) -> Result<Conclusion> {
     let simulation = simulated(options)?;
     if let Some(path) = &options.html {
         pages::write(&page::page(&simulation, options.limit), path)?;
@@ -44,7 +44,7 @@ fn run(options: &Simulate) -> Result<Ending> {
     if !options.output.quiet {
         text::notes(&simulation).iter().for_each(report::note);
     }
-    Ok(Ending::Done)
+    Ok(Conclusion::Done)
 }
 
 /// Runs the whole simulation.
@@ -57,7 +57,7 @@ fn simulated(options: &Simulate) -> Result<Simulation> {
     let workflow = file.as_ref().map(|file| workflow(file, options, &repository)).transpose()?;
 
     let policies = policies(options, workflow.is_some());
-    let recipe = Recipe::new(&policies, &options.truth, workflow.is_some())?;
+    let recipe = PolicyInputs::new(&policies, &options.truth, workflow.is_some())?;
     let triggers = workflow.as_ref().and_then(|it| triggers(it, &repository, &files));
     let mut runs = Runs::of(&graph);
     if let Some(triggers) = triggers.as_ref().filter(|_| options.as_triggered) {

@@ -2,11 +2,8 @@
 
 use super::date;
 use super::text::{NAMES, cells};
+use crate::report::html::{Chart, Events, Page, Scale, Section, Series, Shape, Table};
 use crate::report::plural;
-use crate::{
-    report::html::Chart, report::html::Events, report::html::Page, report::html::Scale,
-    report::html::Section, report::html::Series, report::html::Shape, report::html::Table,
-};
 use storecache_key::simulate::{Outcome, Point, Simulation};
 
 /// The whole page; `limit` is the size limit of the repository's cache in bytes.

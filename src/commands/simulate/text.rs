@@ -2,7 +2,7 @@
 
 use super::{Past, date};
 use crate::config::Simulate;
-use crate::{report::binary, report::bytes, report::plural};
+use crate::report::{binary, bytes, plural};
 use storecache_key::WorkflowMode;
 use storecache_key::simulate::{Costs, LOCKS, MANIFESTS, Outcome, Simulation};
 use storecache_runtime::untrusted::escape;

@@ -3,7 +3,7 @@
 use crate::report::plural;
 use anyhow::{Result, bail};
 use std::path::Path;
-use storecache_key::history::{Graph, Kind, Run};
+use storecache_key::history::{Graph, Run, RunKind};
 use storecache_key::simulate::Read;
 
 /// Reports which part of the history is missing from this clone.
@@ -67,7 +67,7 @@ pub fn of_workflow(path: &Path, fates: &[Read]) -> Result<Vec<String>> {
 /// Reports runs that today's workflow would not have had.
 pub fn untriggered<'r>(runs: impl Iterator<Item = &'r Run>) -> Option<String> {
     let (seeds, others): (Vec<&Run>, Vec<&Run>) =
-        runs.partition(|run| run.kind == Kind::DefaultBranch);
+        runs.partition(|run| run.kind == RunKind::DefaultBranch);
     let unseeded = match seeds.is_empty() {
         true => "",
         false => ", including those of the default branch, whose entries all branches could read",

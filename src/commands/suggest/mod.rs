@@ -8,8 +8,8 @@ mod observations;
 mod text;
 
 use self::commits::{Commits, NotUsed};
-use self::observations::{Found, KeyFamily, LeftOut, Past, largest_kin};
-use super::{Ending, or_json};
+use self::observations::{KeyFamily, LeftOut, Observations, Past, largest_kin};
+use super::{Conclusion, or_json};
 use crate::config::Suggest;
 use anyhow::Result;
 use storecache_key::suggest::{
@@ -20,12 +20,12 @@ use storecache_key::suggest::{
 const FEWEST: usize = 3;
 
 /// Prints the candidates and the suggestion. Having no suggestion is not a failure.
-pub fn suggest(options: &Suggest) -> Result<Ending> {
+pub fn suggest(options: &Suggest) -> Result<Conclusion> {
     or_json(&options.output, run(options))
 }
 
-fn run(options: &Suggest) -> Result<Ending> {
-    let Found { past, left_out, older } = observations::read(options)?;
+fn run(options: &Suggest) -> Result<Conclusion> {
+    let Observations { past, left_out, older } = observations::read(options)?;
     let (kin, past, others) = largest_kin(past);
     let commits = Commits::of(&past)?;
     let enough = |used: &[&Past]| used.len() >= FEWEST && has_changed(&observations(used));
@@ -78,7 +78,7 @@ fn run(options: &Suggest) -> Result<Ending> {
         suggestion: &suggestion,
     };
     looked.tell(&options.output)?;
-    Ok(Ending::Done)
+    Ok(Conclusion::Done)
 }
 
 /// Everything that is reported.

@@ -1,8 +1,8 @@
 //! Past snapshots: facts from their heads and indexes, and which of them are of the same store.
 
 use crate::commands::open_entry::OpenEntry;
-use crate::{commands::inspect, commands::resolve};
-use crate::{config::BackendOptions, config::Snapshots, config::Suggest};
+use crate::commands::{inspect, resolve};
+use crate::config::{BackendOptions, Snapshots, Suggest};
 use anyhow::{Context, Result};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -35,7 +35,7 @@ pub struct LeftOut {
 }
 
 /// The result of [`read`].
-pub struct Found {
+pub struct Observations {
     pub past: Vec<Past>,
     pub left_out: Vec<LeftOut>,
     /// Number of older snapshots beyond the requested maximum.
@@ -47,8 +47,8 @@ pub struct Found {
 /// # Errors
 /// If the snapshots cannot be listed, or if a listed snapshot cannot be read. A file that is not a snapshot,
 /// or has a format that this version does not know, is left out.
-pub fn read(options: &Suggest) -> Result<Found> {
-    let mut found = Found { past: Vec::new(), left_out: Vec::new(), older: 0 };
+pub fn read(options: &Suggest) -> Result<Observations> {
+    let mut found = Observations { past: Vec::new(), left_out: Vec::new(), older: 0 };
     let mut items = Items::default();
     match &options.snapshots {
         Snapshots::Files(files) => {
@@ -115,7 +115,7 @@ fn generation(path: &Path) -> String {
     name.map(|name| name.generation.to_string()).unwrap_or_default()
 }
 
-impl Found {
+impl Observations {
     fn book(
         &mut self,
         name: String,

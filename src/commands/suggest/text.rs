@@ -4,7 +4,7 @@ use super::commits::NotUsed;
 use super::observations::KeyFamily;
 use super::{FEWEST, Looked};
 use crate::config::OutputOptions;
-use crate::{report::answer, report::answer_json, report::note, report::plural};
+use crate::report::{answer, answer_json, note, plural};
 use anyhow::Result;
 use serde_json::{Value, json};
 use storecache_key::suggest::{Flags, Ingredient, Set};

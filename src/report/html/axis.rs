@@ -1,6 +1,6 @@
 //! Scales of axes: the meaning of their numbers, the position of ticks, and the format of labels.
 
-use crate::{report::binary, report::bytes};
+use crate::report::{binary, bytes};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;

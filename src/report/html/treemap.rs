@@ -6,7 +6,7 @@
 use super::escape::{escape, escape_name, fit, width};
 use super::figure::{figure, open_svg, short};
 use super::squarify::{Rect, squarify};
-use crate::{report::binary, report::bytes, report::plural};
+use crate::report::{binary, bytes, plural};
 use std::fmt::Write;
 
 #[derive(Debug, Clone, Default)]

@@ -5,7 +5,8 @@ mod inventory;
 mod quarantine;
 
 use super::{
-    Aside, Backend, Entry, EntryName, EntryWriter, Gone, Health, ReadAt, Refused, Skipped, Written,
+    Backend, Entry, EntryName, EntryWriter, Gone, Health, QuarantinedEntry, ReadAt, Refused,
+    Skipped, Written,
 };
 use anyhow::{Context, Result, bail};
 use std::collections::HashSet;
@@ -237,7 +238,7 @@ impl Backend for Directory {
         self.set_file_aside(name, note)
     }
 
-    fn asides(&self) -> Result<Vec<Aside>> {
+    fn asides(&self) -> Result<Vec<QuarantinedEntry>> {
         self.files_aside()
     }
 

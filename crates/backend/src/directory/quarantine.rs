@@ -9,10 +9,7 @@
 
 use super::Directory;
 use crate::EntryName;
-use crate::{
-    quarantine_schedule::Aside, quarantine_schedule::is_ahead, quarantine_schedule::is_due,
-    quarantine_schedule::is_over,
-};
+use crate::quarantine_schedule::{QuarantinedEntry, is_ahead, is_due, is_over};
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use rustix::fs::Mode;
@@ -65,7 +62,7 @@ impl Directory {
         bail!("{} has {SAME_NAME} files named {file_name}; delete some", shown.display())
     }
 
-    pub(super) fn files_aside(&self) -> Result<Vec<Aside>> {
+    pub(super) fn files_aside(&self) -> Result<Vec<QuarantinedEntry>> {
         let shown = self.path.join(PLACE);
         let context = || format!("list {}", shown.display());
         let Some(quarantine) = self.quarantine().with_context(context)? else {
@@ -78,7 +75,7 @@ impl Directory {
             if let Ok(opened) = quarantine.open_file(note_of(&file)) {
                 let _ = opened.take(NOTE_LIMIT).read_to_end(&mut note);
             }
-            asides.push(Aside { name, file: shown.join(file), size: facts.size, note });
+            asides.push(QuarantinedEntry { name, file: shown.join(file), size: facts.size, note });
         }
         asides.sort_by(|a, b| (&b.name.generation, &b.file).cmp(&(&a.name.generation, &a.file)));
         Ok(asides)

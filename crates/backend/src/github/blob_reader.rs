@@ -3,10 +3,8 @@
 use super::Hub;
 use super::retry_policy::blob_fault;
 use crate::EntryName;
-use crate::{
-    http_client::Fault, http_client::RetryingClient, http_client::Secret, http_client::TRIES,
-};
-use crate::{prefetch, prefetch::Lost, prefetch::Spooled};
+use crate::http_client::{RequestError, RetryingClient, Secret, TRIES};
+use crate::prefetch::{self, Lost, Spooled};
 use anyhow::{Result, anyhow, bail};
 use reqwest::Response;
 use std::fs::File;
@@ -20,7 +18,7 @@ use tokio::sync::Mutex;
 /// How often one range renews the URL because the server refuses it.
 const RENEWALS: u32 = 2;
 
-pub struct Source {
+pub struct Blob {
     hub: Arc<Hub>,
     name: EntryName,
     url: Mutex<Dated>,
@@ -49,16 +47,16 @@ struct Tries {
 /// Result of the first request.
 pub enum Probed {
     /// The source, and its first bytes.
-    Ranges(Source, Vec<u8>),
+    Ranges(Blob, Vec<u8>),
     /// The whole blob, because the server does not support ranges.
-    Whole(Source, Spooled),
+    Whole(Blob, Spooled),
 }
 
-impl Source {
+impl Blob {
     /// Requests the first `count` bytes, and takes size and entity tag from the response.
     pub async fn probe(hub: Arc<Hub>, name: EntryName, url: Secret, count: u64) -> Result<Probed> {
         let dated = Dated { url, since: Instant::now(), number: 0 };
-        let mut source = Source { hub, name, url: Mutex::new(dated), size: 0, etag: None };
+        let mut source = Blob { hub, name, url: Mutex::new(dated), size: 0, etag: None };
         let mut tries = Tries::default();
         loop {
             match source.ask(0..count, &mut tries).await {
@@ -73,7 +71,7 @@ impl Source {
                         Err(Lost::Failed(e)) => Err(e),
                     };
                 }
-                Err(Fault::NoRanges) => return source.whole().await,
+                Err(RequestError::NoRanges) => return source.whole().await,
                 Err(fault) => source.recover(fault, 0, count, &mut tries).await?,
             }
         }
@@ -84,7 +82,7 @@ impl Source {
         loop {
             match self.ask(range.clone(), &mut tries).await {
                 Ok(response) => return self.fill(response, range, tries).await,
-                Err(Fault::NoRanges) => return Err(Lost::NoRanges),
+                Err(RequestError::NoRanges) => return Err(Lost::NoRanges),
                 Err(fault) => {
                     let length = range.end - range.start;
                     self.recover(fault, 0, length, &mut tries).await.map_err(Lost::Failed)?;
@@ -117,7 +115,7 @@ impl Source {
             };
             match done {
                 Ok(()) => return Ok(bytes),
-                Err(Fault::NoRanges) => return Err(Lost::NoRanges),
+                Err(RequestError::NoRanges) => return Err(Lost::NoRanges),
                 Err(fault) => {
                     let got = bytes.len() as u64;
                     self.recover(fault, got, length, &mut tries).await.map_err(Lost::Failed)?;
@@ -131,22 +129,22 @@ impl Source {
         mut response: Response,
         length: u64,
         bytes: &mut Vec<u8>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), RequestError> {
         let wire = self.hub.wire();
         while let Some(piece) = wire.within(response.chunk()).await? {
             if (bytes.len() + piece.len()) as u64 > length {
-                return Err(Fault::passing("the server sent more bytes than requested"));
+                return Err(RequestError::passing("the server sent more bytes than requested"));
             }
             bytes.extend_from_slice(&piece);
         }
         if (bytes.len() as u64) < length {
-            return Err(Fault::passing("the body ended early"));
+            return Err(RequestError::passing("the body ended early"));
         }
         Ok(())
     }
 
     /// Requests a range. The response contains the range, or its beginning.
-    async fn ask(&self, range: Range<u64>, tries: &mut Tries) -> Result<Response, Fault> {
+    async fn ask(&self, range: Range<u64>, tries: &mut Tries) -> Result<Response, RequestError> {
         let url = self.url(tries).await?;
         let wire = self.hub.wire();
         let last = range.end - 1;
@@ -160,11 +158,11 @@ impl Source {
         no_page(&response)?;
         match response.status().as_u16() {
             206 => {}
-            200 => return Err(Fault::NoRanges),
+            200 => return Err(RequestError::NoRanges),
             416 => return Err(changed("it is shorter than before")),
             _ => return Err(blob_fault(&response)),
         }
-        let odd = || Fault::passing("the server sent a different range than requested");
+        let odd = || RequestError::passing("the server sent a different range than requested");
         let (sent, size) = content_range(&response).ok_or_else(odd)?;
         let known = self.size != 0;
         if known && size != self.size {
@@ -181,9 +179,15 @@ impl Source {
     }
 
     /// Pauses or renews the URL, so that the request can be repeated, or returns the final error.
-    async fn recover(&self, fault: Fault, got: u64, length: u64, tries: &mut Tries) -> Result<()> {
+    async fn recover(
+        &self,
+        fault: RequestError,
+        got: u64,
+        length: u64,
+        tries: &mut Tries,
+    ) -> Result<()> {
         match fault {
-            Fault::Passing { what, wait } => {
+            RequestError::Passing { what, wait } => {
                 tries.failures += 1;
                 if tries.failures == TRIES && got == 0 {
                     bail!("{what} ({TRIES} tries)");
@@ -195,22 +199,22 @@ impl Source {
                 tokio::time::sleep(wire.pause(tries.failures, wait)).await;
                 Ok(())
             }
-            Fault::Expired(what) => {
+            RequestError::Expired(what) => {
                 tries.renewals += 1;
                 if tries.renewals > RENEWALS {
                     bail!("the server also refuses new URLs: {what}");
                 }
                 self.renew(tries.url).await
             }
-            Fault::NoRanges => Err(anyhow!("the server does not support range requests")),
-            Fault::Lasting(error) => Err(error),
+            RequestError::NoRanges => Err(anyhow!("the server does not support range requests")),
+            RequestError::Lasting(error) => Err(error),
         }
     }
 
-    async fn url(&self, tries: &mut Tries) -> Result<Secret, Fault> {
+    async fn url(&self, tries: &mut Tries) -> Result<Secret, RequestError> {
         let mut dated = self.url.lock().await.clone();
         if dated.since.elapsed() >= self.hub.wire().patience.old {
-            self.renew(dated.number).await.map_err(Fault::Lasting)?;
+            self.renew(dated.number).await.map_err(RequestError::Lasting)?;
             dated = self.url.lock().await.clone();
         }
         tries.url = dated.number;
@@ -243,7 +247,7 @@ impl Source {
         Ok(Probed::Whole(self, all))
     }
 
-    /// As [`Source::whole`], without changing the source.
+    /// As [`Blob::whole`], without changing the source.
     async fn stream_all(&self) -> Result<Spooled> {
         let mut tries = Tries::default();
         loop {
@@ -258,7 +262,11 @@ impl Source {
     }
 
     /// Returns the file, and whether the server marked its end.
-    async fn stream(&self, tries: &mut Tries, got: &mut u64) -> Result<(File, bool), (Fault, u64)> {
+    async fn stream(
+        &self,
+        tries: &mut Tries,
+        got: &mut u64,
+    ) -> Result<(File, bool), (RequestError, u64)> {
         let url = self.url(tries).await.map_err(|fault| (fault, self.size))?;
         let wire = self.hub.wire();
         let request = wire.blobs(tries.failures).get(url.reveal());
@@ -281,7 +289,7 @@ impl Source {
             return Err((changed("its entity tag differs"), told));
         }
         let unwritten = |e: std::io::Error| {
-            (Fault::Lasting(anyhow!("write the snapshot to a temporary file: {e}")), told)
+            (RequestError::Lasting(anyhow!("write the snapshot to a temporary file: {e}")), told)
         };
         let mut file = tempfile::tempfile().map_err(unwritten)?;
         while let Some(piece) =
@@ -291,13 +299,15 @@ impl Source {
             *got += piece.len() as u64;
         }
         match length {
-            Some(length) if length != *got => Err((Fault::passing("the body ended early"), told)),
+            Some(length) if length != *got => {
+                Err((RequestError::passing("the body ended early"), told))
+            }
             _ => Ok((file, stated)),
         }
     }
 }
 
-impl prefetch::Source for Source {
+impl prefetch::Source for Blob {
     fn wire(&self) -> &RetryingClient {
         self.hub.wire()
     }
@@ -326,16 +336,16 @@ fn ends_by_itself(response: &Response) -> bool {
 }
 
 /// Detects a response from a server in between, such as a login page.
-fn no_page(response: &Response) -> Result<(), Fault> {
+fn no_page(response: &Response) -> Result<(), RequestError> {
     let kind = response.headers().get("content-type").and_then(|kind| kind.to_str().ok());
     match kind.is_some_and(|kind| kind.starts_with("text/html")) && response.status().is_success() {
-        true => Err(Fault::passing("the server sent an HTML page instead of the entry")),
+        true => Err(RequestError::passing("the server sent an HTML page instead of the entry")),
         false => Ok(()),
     }
 }
 
-fn changed(how: &str) -> Fault {
-    Fault::Lasting(anyhow!("the entry was changed while it was read: {how}"))
+fn changed(how: &str) -> RequestError {
+    RequestError::Lasting(anyhow!("the entry was changed while it was read: {how}"))
 }
 
 fn etag(response: &Response) -> Option<String> {

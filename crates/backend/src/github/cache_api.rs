@@ -5,10 +5,8 @@
 use super::options::{CacheService, GitHubService};
 use super::retry_policy::{Answer, USED_UP};
 use super::{v1, v2};
+use crate::http_client::{RetryingClient, Secret, TRIES, host};
 use crate::{EntryName, Refused};
-use crate::{
-    http_client::RetryingClient, http_client::Secret, http_client::TRIES, http_client::host,
-};
 use anyhow::{Result, anyhow, bail};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

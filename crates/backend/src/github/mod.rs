@@ -19,16 +19,16 @@ mod upload;
 mod v1;
 mod v2;
 
-pub use crate::{http_client::OLD, http_client::Patience, http_client::Secret, http_client::host};
+pub use crate::http_client::{OLD, Patience, Secret, host};
 pub use options::{CacheService, GitHubService, RepositoryOptions, RestApi};
 pub use rest::repository_name;
 pub use rest_backend::Repository;
 
 use super::{Backend, Entry, EntryName, EntryWriter, Gone, Health, ReadAt, Refused, TRIAL};
+use crate::http_client::{RetryingClient, TRIES};
 use crate::prefetch::Reader;
-use crate::{http_client::RetryingClient, http_client::TRIES};
 use anyhow::{Context, Result, bail};
-use blob_reader::{Probed, Source};
+use blob_reader::{Blob, Probed};
 use cache_api::{KEYS, Match, Reserved, Service};
 use rest::Rest;
 use rest_error::Asker;
@@ -331,7 +331,7 @@ impl Backend for GitHub {
                 found.ok_or(Gone::new(name))?.url
             }
         };
-        let probe = Source::probe(Arc::clone(&self.hub), name.clone(), url, HEAD);
+        let probe = Blob::probe(Arc::clone(&self.hub), name.clone(), url, HEAD);
         let reader = match wire.wait(probe)?.with_context(|| format!("open {name}"))? {
             Probed::Ranges(source, head) => Reader::ranges(source, head, self.traffic.range),
             Probed::Whole(source, all) => Reader::whole(source, all, self.traffic.range),

@@ -9,7 +9,7 @@ use super::options::RestApi;
 use super::rest_error::{Asker, Call, told};
 use super::transport::HttpTransport;
 use crate::Deleted;
-use crate::{http_client::RetryingClient, http_client::host};
+use crate::http_client::{RetryingClient, host};
 use anyhow::{Context, Result, anyhow, bail};
 use http::{HeaderValue, StatusCode};
 use octocrab::models::actions::ActionsCacheItem;

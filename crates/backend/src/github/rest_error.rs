@@ -3,9 +3,7 @@
 use super::options::RestApi;
 use super::transport::{Lost, NO_ANSWER, TRIES};
 use crate::Forbidden;
-use crate::{
-    http_client::Secret, http_client::host, http_client::redacted, http_client::retry_after,
-};
+use crate::http_client::{Secret, host, redacted, retry_after};
 use anyhow::anyhow;
 use octocrab::{Error, GitHubError};
 

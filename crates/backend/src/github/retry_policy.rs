@@ -1,8 +1,7 @@
 //! Requests to the cache service and responses of its blob server: which failures are retried.
 
-use crate::{
-    http_client::Fault, http_client::LONGEST_WAIT, http_client::RetryingClient, http_client::TRIES,
-    http_client::Whole, http_client::redacted, http_client::retry_after,
+use crate::http_client::{
+    LONGEST_WAIT, RequestError, RetryingClient, TRIES, Whole, redacted, retry_after,
 };
 use anyhow::{Result, anyhow, bail};
 use reqwest::{Client, RequestBuilder, Response};
@@ -44,7 +43,7 @@ impl RetryingClient {
                 Ok(answer) => return Ok(Answer { repeated, ..answer }),
                 Err(fault) => fault,
             };
-            let Fault::Passing { what: why, wait } = fault else {
+            let RequestError::Passing { what: why, wait } = fault else {
                 bail!("{what}: no usable response from the cache service");
             };
             failures += 1;
@@ -60,7 +59,11 @@ impl RetryingClient {
         }
     }
 
-    async fn answer(&self, request: RequestBuilder, expects_json: bool) -> Result<Answer, Fault> {
+    async fn answer(
+        &self,
+        request: RequestBuilder,
+        expects_json: bool,
+    ) -> Result<Answer, RequestError> {
         let Whole { status, headers, body } = self.whole(request, self.patience.answer).await?;
         self.note_time(&headers);
         let wait = retry_after(&headers);
@@ -75,17 +78,17 @@ impl RetryingClient {
         match status {
             // Waiting does not help here (actions/toolkit `cacheTwirpClient.ts`).
             _ if said.contains(USED_UP) => Ok(Answer { status, json, repeated: false, said }),
-            429 => Err(Fault::Passing {
+            429 => Err(RequestError::Passing {
                 what: with(format!("too many requests (HTTP {status})"), &said),
                 wait: wait.or(Some(Duration::ZERO)),
             }),
-            408 | 500.. => Err(Fault::Passing {
+            408 | 500.. => Err(RequestError::Passing {
                 what: with(format!("the server failed (HTTP {status})"), &said),
                 wait,
             }),
             // An empty body, or a response from a server in between, such as a login page.
             200..300 if json.is_null() && (expects_json || !text.trim().is_empty()) => {
-                Err(Fault::passing(format!("the response is not JSON (HTTP {status})")))
+                Err(RequestError::passing(format!("the response is not JSON (HTTP {status})")))
             }
             _ => Ok(Answer { status, json, repeated: false, said }),
         }
@@ -93,7 +96,7 @@ impl RetryingClient {
 }
 
 /// Classifies an unsuccessful response of a blob server.
-pub fn blob_fault(response: &Response) -> Fault {
+pub fn blob_fault(response: &Response) -> RequestError {
     let status = response.status().as_u16();
     // The body is not shown, because Azure includes the text that it signs.
     let code = response.headers().get("x-ms-error-code").and_then(|code| code.to_str().ok());
@@ -102,14 +105,14 @@ pub fn blob_fault(response: &Response) -> Fault {
     match status {
         408 | 429 | 500.. => match retry_after(response.headers()) {
             Some(wait) if wait > LONGEST_WAIT => {
-                Fault::Lasting(anyhow!("{what}, and asks to retry in {} s", wait.as_secs()))
+                RequestError::Lasting(anyhow!("{what}, and asks to retry in {} s", wait.as_secs()))
             }
-            wait => Fault::Passing { what, wait },
+            wait => RequestError::Passing { what, wait },
         },
-        401 | 403 | 410 => Fault::Expired(what),
-        404 => Fault::Lasting(anyhow!("the entry was deleted in the meantime ({what})")),
-        412 => Fault::Lasting(anyhow!("the entry was changed while it was read ({what})")),
-        _ => Fault::Lasting(anyhow!(what)),
+        401 | 403 | 410 => RequestError::Expired(what),
+        404 => RequestError::Lasting(anyhow!("the entry was deleted in the meantime ({what})")),
+        412 => RequestError::Lasting(anyhow!("the entry was changed while it was read ({what})")),
+        _ => RequestError::Lasting(anyhow!(what)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Transport for octocrab: sends its requests over the connections of [`RetryingClient`], so that there is one TLS stack, one
 //! set of timeouts and limits, and one place that retries.
 
-use crate::{http_client::Fault, http_client::RetryingClient, http_client::Whole};
+use crate::http_client::{RequestError, RetryingClient, Whole};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use octocrab::{AuthState, OctoBody, Octocrab, OctocrabBuilder};
 use serde::de::IgnoredAny;
@@ -60,8 +60,10 @@ impl HttpTransport {
                     *response.headers_mut() = answer.headers;
                     return Ok(response);
                 }
-                Err(Fault::Passing { what, .. }) if failures == TRIES => return Err(Lost(what)),
-                Ok(_) | Err(Fault::Passing { .. }) => {}
+                Err(RequestError::Passing { what, .. }) if failures == TRIES => {
+                    return Err(Lost(what));
+                }
+                Ok(_) | Err(RequestError::Passing { .. }) => {}
                 Err(_) => return Err(Lost("no usable response".into())),
             }
             tokio::time::sleep(wire.pause(failures, None)).await;
@@ -75,7 +77,7 @@ fn passes(status: u16) -> bool {
 }
 
 /// Checks the form of a successful response. Any other form comes from a server in between, such as a login page.
-fn checked(method: &Method, answer: Whole) -> Result<Whole, Fault> {
+fn checked(method: &Method, answer: Whole) -> Result<Whole, RequestError> {
     let fits = match answer.status {
         204 => method == Method::DELETE,
         200..300 => {
@@ -83,7 +85,7 @@ fn checked(method: &Method, answer: Whole) -> Result<Whole, Fault> {
         }
         _ => true,
     };
-    if fits { Ok(answer) } else { Err(Fault::passing(NO_ANSWER)) }
+    if fits { Ok(answer) } else { Err(RequestError::passing(NO_ANSWER)) }
 }
 
 impl Service<Request<OctoBody>> for HttpTransport {

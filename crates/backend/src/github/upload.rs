@@ -6,11 +6,8 @@
 use super::Hub;
 use super::cache_api::Upload;
 use super::retry_policy::blob_fault;
+use crate::http_client::{Block, RequestError, RetryingClient, Secret, TRIES};
 use crate::{Entry, EntryName, EntryWriter, Written};
-use crate::{
-    http_client::Block, http_client::Fault, http_client::RetryingClient, http_client::Secret,
-    http_client::TRIES,
-};
 use anyhow::{Context, Result, anyhow, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -220,7 +217,7 @@ async fn persist(
             Err(fault) => fault,
         };
         match fault {
-            Fault::Passing { what: why, wait } => {
+            RequestError::Passing { what: why, wait } => {
                 failures += 1;
                 if failures == TRIES {
                     bail!("{what}: {why} ({TRIES} tries)");
@@ -228,11 +225,11 @@ async fn persist(
                 tokio::time::sleep(wire.pause(failures, wait)).await;
             }
             // No call renews an upload URL.
-            Fault::Expired(why) => {
+            RequestError::Expired(why) => {
                 bail!("{what}: the URL for it is not valid or has expired: {why}")
             }
-            Fault::NoRanges => return Err(anyhow!("{what}: unexpected response")),
-            Fault::Lasting(error) => return Err(error.context(what)),
+            RequestError::NoRanges => return Err(anyhow!("{what}: unexpected response")),
+            RequestError::Lasting(error) => return Err(error.context(what)),
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::cache_api::{Match, NotYet, Reserved, Upload, refusal, unexpected};
 use super::retry_policy::Answer;
 use crate::Refused;
-use crate::{http_client::RetryingClient, http_client::Secret};
+use crate::http_client::{RetryingClient, Secret};
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 

@@ -50,7 +50,7 @@ const LONGEST_ANSWER: usize = 1 << 20;
 
 /// Why a try failed.
 #[derive(Debug)]
-pub enum Fault {
+pub enum RequestError {
     /// A temporary failure. A retry may succeed, but not before the time that the server named.
     Passing { what: String, wait: Option<Duration> },
     /// The URL is not valid any more.
@@ -61,9 +61,9 @@ pub enum Fault {
     Lasting(anyhow::Error),
 }
 
-impl Fault {
+impl RequestError {
     pub fn passing(what: impl Into<String>) -> Self {
-        Fault::Passing { what: what.into(), wait: None }
+        RequestError::Passing { what: what.into(), wait: None }
     }
 }
 
@@ -196,23 +196,27 @@ impl RetryingClient {
     /// Makes one request to a server other than the cache service, without following redirects.
     ///
     /// # Errors
-    /// [`Fault::Passing`] if no response came within `limit`, or if it is too long.
+    /// [`RequestError::Passing`] if no response came within `limit`, or if it is too long.
     pub async fn once(
         &self,
         limit: Duration,
         request: impl FnOnce(&Client) -> RequestBuilder,
-    ) -> Result<Whole, Fault> {
+    ) -> Result<Whole, RequestError> {
         self.whole(request(&self.service), limit).await
     }
 
     /// Sends a request and reads its whole response. The first byte may take until `limit`, each further one as long
     /// as the stall timeout.
-    pub async fn whole(&self, request: RequestBuilder, limit: Duration) -> Result<Whole, Fault> {
+    pub async fn whole(
+        &self,
+        request: RequestBuilder,
+        limit: Duration,
+    ) -> Result<Whole, RequestError> {
         let mut response = self.first_byte(limit, request.send()).await?;
         let mut body = Vec::new();
         while let Some(piece) = self.within(response.chunk()).await? {
             if body.len() + piece.len() > LONGEST_ANSWER {
-                return Err(Fault::passing("the response is too long"));
+                return Err(RequestError::passing("the response is too long"));
             }
             body.extend_from_slice(&piece);
         }
@@ -226,19 +230,19 @@ impl RetryingClient {
         &self,
         limit: Duration,
         answer: impl Future<Output = Result<T, reqwest::Error>>,
-    ) -> Result<T, Fault> {
+    ) -> Result<T, RequestError> {
         let mut answer = pin!(answer);
         let began = Instant::now();
         loop {
             let left = limit.saturating_sub(began.elapsed());
             if left.is_zero() {
                 let time = liveness::seconds(limit);
-                return Err(Fault::passing(format!(
+                return Err(RequestError::passing(format!(
                     "no answer in time: no bytes received for {time}"
                 )));
             }
             match timeout(left.min(THINKING.min(limit / 4)), answer.as_mut()).await {
-                Ok(done) => return done.map_err(|e| Fault::passing(told(&e))),
+                Ok(done) => return done.map_err(|e| RequestError::passing(told(&e))),
                 Err(_) => liveness::alive(self.thought(began)),
             }
         }
@@ -247,10 +251,14 @@ impl RetryingClient {
     /// Sends a body. Fails if no byte moves for as long as the answer timeout.
     ///
     /// # Errors
-    /// [`Fault::Passing`] if there is no response.
-    pub async fn send(&self, request: RequestBuilder, bytes: Bytes) -> Result<Response, Fault> {
+    /// [`RequestError::Passing`] if there is no response.
+    pub async fn send(
+        &self,
+        request: RequestBuilder,
+        bytes: Bytes,
+    ) -> Result<Response, RequestError> {
         let moved = Arc::new(Mutex::new(Instant::now()));
-        let body = Watched { rest: bytes, moved: Arc::clone(&moved), who: self.who };
+        let body = TrackedBody { rest: bytes, moved: Arc::clone(&moved), who: self.who };
         let mut sending = pin!(request.body(reqwest::Body::wrap(body)).send());
         // Not the stall timeout: the last bytes may still be on their way, and the server has to store them.
         let limit = self.patience.answer;
@@ -259,10 +267,10 @@ impl RetryingClient {
             let quiet = last.elapsed();
             if quiet >= limit {
                 let seconds = limit.as_secs_f64();
-                return Err(Fault::passing(format!("no bytes transferred for {seconds} s")));
+                return Err(RequestError::passing(format!("no bytes transferred for {seconds} s")));
             }
             match timeout((limit - quiet).min(THINKING.min(limit / 4)), sending.as_mut()).await {
-                Ok(done) => return done.map_err(|e| Fault::passing(told(&e))),
+                Ok(done) => return done.map_err(|e| RequestError::passing(told(&e))),
                 Err(_) => liveness::alive(self.thought(last)),
             }
         }
@@ -272,16 +280,16 @@ impl RetryingClient {
     pub async fn within<T>(
         &self,
         step: impl Future<Output = Result<T, reqwest::Error>>,
-    ) -> Result<T, Fault> {
+    ) -> Result<T, RequestError> {
         match timeout(self.patience.stall, step).await {
             Ok(Ok(step)) => {
                 liveness::moved(format!("bytes from {}", self.who));
                 Ok(step)
             }
-            Ok(Err(e)) => Err(Fault::passing(told(&e))),
+            Ok(Err(e)) => Err(RequestError::passing(told(&e))),
             Err(_) => {
                 let seconds = self.patience.stall.as_secs_f64();
-                Err(Fault::passing(format!("no bytes received for {seconds} s")))
+                Err(RequestError::passing(format!("no bytes received for {seconds} s")))
             }
         }
     }
@@ -317,13 +325,13 @@ pub fn told(error: &reqwest::Error) -> String {
 }
 
 /// A request body that records when its bytes are taken.
-struct Watched {
+struct TrackedBody {
     rest: Bytes,
     moved: Arc<Mutex<Instant>>,
     who: &'static str,
 }
 
-impl Body for Watched {
+impl Body for TrackedBody {
     type Data = Bytes;
     type Error = Infallible;
 

@@ -6,7 +6,7 @@ mod secret;
 mod upload_block;
 
 pub use client::{
-    Fault, LONGEST_WAIT, OLD, Patience, RetryingClient, TRIES, Whole, retry_after, told,
+    LONGEST_WAIT, OLD, Patience, RequestError, RetryingClient, TRIES, Whole, retry_after, told,
 };
 pub use secret::{Secret, host, redacted};
 pub use upload_block::Block;

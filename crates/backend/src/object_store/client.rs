@@ -2,7 +2,7 @@
 
 use super::error::ObjectError;
 use super::provider::Store;
-use crate::{http_client::LONGEST_WAIT, http_client::RetryingClient, http_client::TRIES};
+use crate::http_client::{LONGEST_WAIT, RetryingClient, TRIES};
 use anyhow::{Context, Result};
 use object_store::list::PaginatedListOptions;
 use object_store::path::Path;

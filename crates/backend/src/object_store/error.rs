@@ -1,7 +1,7 @@
 //! Errors of requests for objects, classified for callers and readable for people. Of the response of a server, only
 //! the error code is used: the text contains keys and signed requests.
 
-use crate::http_client::Fault;
+use crate::http_client::RequestError;
 use http::{HeaderMap, StatusCode};
 use std::error::Error;
 use std::time::Duration;
@@ -45,14 +45,14 @@ impl ObjectError {
         }
     }
 
-    pub fn of_fault(fault: Fault) -> Self {
+    pub fn of_fault(fault: RequestError) -> Self {
         match fault {
-            Fault::Passing { what, wait } => ObjectError::Passing { what, wait },
-            Fault::Expired(what) => ObjectError::Denied(what),
-            Fault::NoRanges => {
+            RequestError::Passing { what, wait } => ObjectError::Passing { what, wait },
+            RequestError::Expired(what) => ObjectError::Denied(what),
+            RequestError::NoRanges => {
                 ObjectError::Lasting("the server does not support range requests".into())
             }
-            Fault::Lasting(error) => ObjectError::Lasting(format!("{error:#}")),
+            RequestError::Lasting(error) => ObjectError::Lasting(format!("{error:#}")),
         }
     }
 

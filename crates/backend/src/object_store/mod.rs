@@ -28,7 +28,8 @@ use super::entry_name::escaped;
 use super::http_client::{RetryingClient, Secret};
 use super::prefetch::Reader;
 use super::{
-    Aside, Backend, Directory, Entry, EntryName, EntryWriter, Gone, Health, ReadAt, Refused,
+    Backend, Directory, Entry, EntryName, EntryWriter, Gone, Health, QuarantinedEntry, ReadAt,
+    Refused,
 };
 use anyhow::{Context, Result};
 use client::ObjectClient;
@@ -215,7 +216,7 @@ impl Backend for Objects {
         self.note(name, note).map(Some)
     }
 
-    fn asides(&self) -> Result<Vec<Aside>> {
+    fn asides(&self) -> Result<Vec<QuarantinedEntry>> {
         self.notes()
     }
 

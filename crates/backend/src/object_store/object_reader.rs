@@ -2,8 +2,8 @@
 
 use super::client::ObjectClient;
 use super::error::ObjectError;
-use crate::{http_client::RetryingClient, http_client::TRIES};
-use crate::{prefetch, prefetch::Lost, prefetch::Spooled};
+use crate::http_client::{RetryingClient, TRIES};
+use crate::prefetch::{self, Lost, Spooled};
 use anyhow::{Result, anyhow, bail};
 use object_store::path::Path;
 use object_store::{GetResult, ObjectMeta};

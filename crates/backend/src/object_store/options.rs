@@ -1,7 +1,7 @@
 //! The configuration of an object store.
 
 use super::{Address, Service};
-use crate::{http_client::Patience, http_client::Secret, http_client::host};
+use crate::http_client::{Patience, Secret, host};
 
 /// A bucket or container, and the environment variables that configure access to it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,10 +9,8 @@ use super::Objects;
 use super::client::ObjectClient;
 use super::error::ObjectError;
 use super::write_lock::{CLAIMS, LEFT};
+use crate::quarantine_schedule::{QuarantinedEntry, is_due, is_over};
 use crate::{Directory, EntryName};
-use crate::{
-    quarantine_schedule::Aside, quarantine_schedule::is_due, quarantine_schedule::is_over,
-};
 use anyhow::Result;
 use jiff::Timestamp;
 use object_store::ObjectMeta;
@@ -51,7 +49,7 @@ impl Objects {
         Ok(notes.iter().filter_map(noted).collect())
     }
 
-    pub(super) fn notes(&self) -> Result<Vec<Aside>> {
+    pub(super) fn notes(&self) -> Result<Vec<QuarantinedEntry>> {
         let hub = &self.hub;
         let mut asides = Vec::new();
         // The notes of one layout, or of all layouts.
@@ -61,7 +59,7 @@ impl Objects {
             let Some(entry) = hub.wait(hub.head(&path))? else { continue };
             let note = hub.wait(hub.get(&found.location))?;
             let file = self.shown(&path);
-            asides.push(Aside { name, file, size: entry.size, note });
+            asides.push(QuarantinedEntry { name, file, size: entry.size, note });
         }
         asides.sort_by(|a, b| b.name.generation.cmp(&a.name.generation));
         Ok(asides)

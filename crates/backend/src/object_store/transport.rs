@@ -2,7 +2,7 @@
 //! their timeouts, and turns unsuccessful responses into [`ObjectError`]. It does not retry; `client.rs` does.
 
 use super::error::{ObjectError, code};
-use crate::{http_client::RetryingClient, http_client::told};
+use crate::http_client::{RetryingClient, told};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::{Method, Response, StatusCode};

@@ -22,7 +22,7 @@ use storecache_workflow::file_source::{Pattern, normalize};
 pub struct Watch<'r> {
     repository: &'r Repository,
     /// Every state has one sum for each of these.
-    patterns: &'r [Watched],
+    patterns: &'r [FilePattern],
     /// Path of the workflow below the top of the work tree.
     workflow: Option<PathBuf>,
     /// Relevant symbolic links by their targets: a change of the target counts as a change of the link.
@@ -31,7 +31,7 @@ pub struct Watch<'r> {
 
 /// A pattern of relevant files.
 #[derive(Debug)]
-pub struct Watched {
+pub struct FilePattern {
     pattern: Pattern,
     text: String,
     /// Whether the pattern matches paths below the top of the work tree, instead of the names that flags use,
@@ -39,18 +39,18 @@ pub struct Watched {
     everywhere: bool,
 }
 
-impl Watched {
+impl FilePattern {
     /// Returns a pattern of file names as flags give them.
     ///
     /// # Errors
     /// If it is not a valid pattern.
     pub fn here(text: &str) -> Result<Self> {
-        Ok(Watched { pattern: Pattern::parse(text)?, text: text.to_owned(), everywhere: false })
+        Ok(FilePattern { pattern: Pattern::parse(text)?, text: text.to_owned(), everywhere: false })
     }
 
     /// Returns a pattern of paths in the whole work tree.
     pub fn everywhere(text: &str) -> Result<Self> {
-        Ok(Watched { everywhere: true, ..Self::here(text)? })
+        Ok(FilePattern { everywhere: true, ..Self::here(text)? })
     }
 
     pub fn is_same(&self, other: &Self) -> bool {
@@ -75,7 +75,7 @@ const MISSING: &str = "git diff-tree failed: trees of some commits are missing; 
 pub type StateId = usize;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct State {
+pub struct FileState {
     /// The sum for each pattern; 0 if it matches no file.
     pub sums: Vec<u128>,
     /// Index into [`States::workflows`].
@@ -84,8 +84,8 @@ pub struct State {
 
 #[derive(Debug, Default)]
 pub struct States {
-    pub distinct: Vec<State>,
-    /// The workflow and all files that it may call by path, for each [`State::workflow`].
+    pub distinct: Vec<FileState>,
+    /// The workflow and all files that it may call by path, for each [`FileState::workflow`].
     pub workflows: Vec<Rc<Files>>,
     /// The state of each requested commit, by the index of the commit in the graph.
     pub of: HashMap<usize, StateId>,
@@ -166,7 +166,7 @@ fn plan(graph: &Graph, commits: &[usize]) -> Vec<(Option<usize>, usize)> {
 struct Making<'w> {
     watch: &'w Watch<'w>,
     interests: HashMap<Vec<u8>, Interest>,
-    ids: HashMap<State, StateId>,
+    ids: HashMap<FileState, StateId>,
     workflows: HashMap<Rc<Files>, usize>,
     made: States,
     /// The sums of the commit that is being read, starting from those of the commit that it is compared with.
@@ -235,7 +235,7 @@ impl<'w> Making<'w> {
                 self.made.workflows.push(files);
             }
         }
-        let state = State { sums: std::mem::take(&mut self.sums), workflow: self.workflow };
+        let state = FileState { sums: std::mem::take(&mut self.sums), workflow: self.workflow };
         let next = self.made.distinct.len();
         let id = *self.ids.entry(state.clone()).or_insert(next);
         if id == next {
@@ -249,7 +249,7 @@ impl<'r> Watch<'r> {
     /// Watches these files, and the targets of those that are symbolic links in `newest`.
     pub fn new(
         repository: &'r Repository,
-        patterns: &'r [Watched],
+        patterns: &'r [FilePattern],
         workflow: Option<PathBuf>,
         newest: &Files,
     ) -> Self {

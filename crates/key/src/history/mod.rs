@@ -12,6 +12,6 @@ mod file_states;
 mod graph;
 mod runs;
 
-pub use file_states::{State, StateId, States, Watch, Watched};
+pub use file_states::{FilePattern, FileState, StateId, States, Watch};
 pub use graph::{Commit, Graph};
-pub use runs::{Kind, Run, Runs, Scope};
+pub use runs::{Run, RunKind, Runs, Scope};

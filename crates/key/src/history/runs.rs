@@ -15,7 +15,7 @@ impl Scope {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum RunKind {
     DefaultBranch,
     PullRequest,
     OtherBranch,
@@ -27,7 +27,7 @@ pub struct Run {
     pub commit: usize,
     /// Seconds since 1970.
     pub time: i64,
-    pub kind: Kind,
+    pub kind: RunKind,
     /// The ref that it saves entries under.
     pub scope: Scope,
     /// The base branch, for a pull request.
@@ -99,7 +99,7 @@ impl Sorter<'_> {
     fn branch(&mut self, name: &str, tips: &[usize]) {
         let scope = self.scope(format!("refs/heads/{name}"));
         let default = scope == Scope::DEFAULT;
-        let kind = if default { Kind::DefaultBranch } else { Kind::OtherBranch };
+        let kind = if default { RunKind::DefaultBranch } else { RunKind::OtherBranch };
         for &tip in tips {
             let chain = self.chain(tip);
             let mut times: Vec<i64> = chain.iter().map(|it| self.graph.commits[*it].time).collect();
@@ -155,7 +155,7 @@ impl Sorter<'_> {
         let time_of = |commit: &usize| self.graph.commits[*commit].time.min(merged);
         let mut times: Vec<i64> = commits.iter().map(time_of).collect();
         straighten(&mut times);
-        let kind = Kind::PullRequest;
+        let kind = RunKind::PullRequest;
         for (&commit, &time) in commits.iter().zip(&times) {
             self.made.runs.push(Run { commit, time, kind, scope, base: Some(base) });
         }

@@ -44,7 +44,7 @@ pub struct New {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Found {
+pub struct CacheHit {
     pub entry: EntryId,
     /// Whether the key is the requested one, and not only one with the same prefix.
     pub exact: bool,
@@ -147,16 +147,16 @@ impl Cache {
     /// Looks up a key. The exact key and the prefix are both tried in the first ref before the next ref: a
     /// prefix match in the own ref wins over the exact key in the default branch. Within a ref, the exact key
     /// wins, and of several entries the newest.
-    pub fn find(&self, readable: impl Iterator<Item = Scope>, key: u128) -> Option<Found> {
+    pub fn find(&self, readable: impl Iterator<Item = Scope>, key: u128) -> Option<CacheHit> {
         for scope in readable {
             let Some(entries) = self.scopes.get(&scope) else { continue };
             let usable = || entries.iter().rev().copied().filter(|entry| self.is_usable(*entry));
             let exact = usable().find(|entry| self.entries[*entry].key == key);
             if let Some(entry) = exact {
-                return Some(Found { entry, exact: true });
+                return Some(CacheHit { entry, exact: true });
             }
             if let Some(entry) = usable().next() {
-                return Some(Found { entry, exact: false });
+                return Some(CacheHit { entry, exact: false });
             }
         }
         None

@@ -1,6 +1,6 @@
 //! The results of a simulated policy, and the choice of the best policy.
 
-use crate::{history::Graph, history::Kind, history::Run};
+use crate::history::{Graph, Run, RunKind};
 use serde::Serialize;
 use std::collections::HashSet;
 
@@ -54,11 +54,11 @@ impl Simulation {
             to: time(window.last()),
             runs: Counts {
                 total: window.len() as u64,
-                default_branch: count(Kind::DefaultBranch),
-                of_pull_requests: count(Kind::PullRequest),
-                on_other_branches: count(Kind::OtherBranch),
-                pull_requests: scopes(Kind::PullRequest),
-                other_branches: scopes(Kind::OtherBranch),
+                default_branch: count(RunKind::DefaultBranch),
+                of_pull_requests: count(RunKind::PullRequest),
+                on_other_branches: count(RunKind::OtherBranch),
+                pull_requests: scopes(RunKind::PullRequest),
+                other_branches: scopes(RunKind::OtherBranch),
                 moved: moved.count() as u64,
             },
             ..Simulation::default()

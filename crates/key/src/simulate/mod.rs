@@ -13,6 +13,6 @@ mod triggers;
 pub use cache::Limits;
 pub use key_policy::{KeyPart, KeyPolicy};
 pub use metrics::{Best, Counts, Outcome, Point, Rates, Simulation, best};
-pub use policy::{LOCKS, MANIFESTS, Meaning, Read, Recipe, Workflow};
+pub use policy::{KeysAndNeeds, LOCKS, MANIFESTS, PolicyInputs, Read, Workflow};
 pub use replay::{Costs, Happening, replay};
 pub use triggers::Triggers;

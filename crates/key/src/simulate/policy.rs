@@ -2,10 +2,10 @@
 //! the store of a job.
 
 use super::super::git::{ObjectId, Repository};
-use super::super::history::{State, States, Watched};
+use super::super::history::{FilePattern, FileState, States};
 use super::super::ingredients::gather;
+use crate::simulate::{KeyPart, KeyPolicy};
 use crate::{KeyOptions, WorkflowMode};
-use crate::{simulate::KeyPart, simulate::KeyPolicy};
 use anyhow::Result;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -19,15 +19,15 @@ pub const LOCKS: &str = "**/{flake.lock,channels.scm,npins/sources.json,nix/sour
 pub const MANIFESTS: &str = "**/{manifest.scm,guix.scm,*.nix}";
 
 /// The ingredients of the keys of all policies, and those that determine the required content of a store.
-pub struct Recipe {
+pub struct PolicyInputs {
     /// Each distinct pattern once.
-    pub watched: Vec<Watched>,
-    policies: Vec<Vec<Part>>,
-    truth: Vec<Part>,
+    pub watched: Vec<FilePattern>,
+    policies: Vec<Vec<PolicyPart>>,
+    truth: Vec<PolicyPart>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Part {
+enum PolicyPart {
     Bytes,
     Semantic,
     /// The files of a pattern, by its index.
@@ -45,7 +45,7 @@ pub struct Workflow<'o> {
 }
 
 /// The keys and requirements of every state.
-pub struct Meaning {
+pub struct KeysAndNeeds {
     /// For each policy, the hash in the key of each state.
     pub keys: Vec<Vec<u128>>,
     /// The required content of the store in each state, as a number; equal numbers mean equal content.
@@ -66,13 +66,14 @@ pub enum Read {
     NotHere,
 }
 
-impl Recipe {
+impl PolicyInputs {
     /// Builds the recipe of these policies.
     ///
     /// # Errors
     /// If a pattern is not valid.
     pub fn new(policies: &[KeyPolicy], truth: &[String], workflow: bool) -> Result<Self> {
-        let mut recipe = Recipe { watched: Vec::new(), policies: Vec::new(), truth: Vec::new() };
+        let mut recipe =
+            PolicyInputs { watched: Vec::new(), policies: Vec::new(), truth: Vec::new() };
         for policy in policies {
             let parts = policy.parts.iter().map(|part| recipe.part(part));
             let parts = parts.collect::<Result<_>>()?;
@@ -80,34 +81,34 @@ impl Recipe {
         }
         recipe.truth = match truth {
             [] => {
-                let workflow = workflow.then_some(Part::Semantic);
+                let workflow = workflow.then_some(PolicyPart::Semantic);
                 let files = [recipe.everywhere(LOCKS)?, recipe.everywhere(MANIFESTS)?];
                 workflow.into_iter().chain(files).collect()
             }
             patterns => {
-                let files = patterns.iter().map(|text| recipe.files(Watched::here(text)?));
+                let files = patterns.iter().map(|text| recipe.files(FilePattern::here(text)?));
                 files.collect::<Result<_>>()?
             }
         };
         Ok(recipe)
     }
 
-    fn part(&mut self, part: &KeyPart) -> Result<Part> {
+    fn part(&mut self, part: &KeyPart) -> Result<PolicyPart> {
         match part {
-            KeyPart::Bytes => Ok(Part::Bytes),
-            KeyPart::Semantic => Ok(Part::Semantic),
+            KeyPart::Bytes => Ok(PolicyPart::Bytes),
+            KeyPart::Semantic => Ok(PolicyPart::Semantic),
             KeyPart::Lock => self.everywhere(LOCKS),
-            KeyPart::Files(text) => self.files(Watched::here(text)?),
+            KeyPart::Files(text) => self.files(FilePattern::here(text)?),
         }
     }
 
-    fn everywhere(&mut self, text: &str) -> Result<Part> {
-        self.files(Watched::everywhere(text)?)
+    fn everywhere(&mut self, text: &str) -> Result<PolicyPart> {
+        self.files(FilePattern::everywhere(text)?)
     }
 
-    fn files(&mut self, watched: Watched) -> Result<Part> {
+    fn files(&mut self, watched: FilePattern) -> Result<PolicyPart> {
         let known = self.watched.iter().position(|other| other.is_same(&watched));
-        Ok(Part::Files(known.unwrap_or_else(|| {
+        Ok(PolicyPart::Files(known.unwrap_or_else(|| {
             self.watched.push(watched);
             self.watched.len() - 1
         })))
@@ -120,25 +121,25 @@ impl Recipe {
         workflow: Option<&Workflow>,
         states: &States,
         done: &mut dyn FnMut(),
-    ) -> Meaning {
+    ) -> KeysAndNeeds {
         let mut reader = Reader { repository, known: HashMap::new() };
         let mut digests = |files| {
             done();
             workflow.map(|workflow| reader.read(workflow, files)).unwrap_or_default()
         };
         let read: Vec<Digests> = states.workflows.iter().map(&mut digests).collect();
-        let hash = |parts: &[Part], state: &State| {
+        let hash = |parts: &[PolicyPart], state: &FileState| {
             let digests = &read[state.workflow];
-            let part = |part: &Part| match part {
-                Part::Bytes => digests.bytes,
-                Part::Semantic => digests.semantic,
-                Part::Files(number) => state.sums[*number],
+            let part = |part: &PolicyPart| match part {
+                PolicyPart::Bytes => digests.bytes,
+                PolicyPart::Semantic => digests.semantic,
+                PolicyPart::Files(number) => state.sums[*number],
             };
             // A sum of 0 means that no file matches. The parts are in the order of the policy.
             let parts: Vec<_> = parts.iter().map(|it| part(it).to_be_bytes()).collect();
             first_half(&Digest::of_parts(parts.iter().map(|part| part.as_slice())))
         };
-        let all = |parts: &[Part]| -> Vec<u128> {
+        let all = |parts: &[PolicyPart]| -> Vec<u128> {
             states.distinct.iter().map(|state| hash(parts, state)).collect()
         };
         let mut numbers = HashMap::new();
@@ -146,7 +147,7 @@ impl Recipe {
             let next = numbers.len();
             *numbers.entry(hash).or_insert(next)
         });
-        Meaning {
+        KeysAndNeeds {
             needs: needs.collect(),
             keys: self.policies.iter().map(|parts| all(parts)).collect(),
             workflow: states.distinct.iter().map(|state| read[state.workflow].fate).collect(),

@@ -1,6 +1,6 @@
 //! Determines for which commits a workflow runs, as far as its triggers show.
 
-use super::super::history::{Kind, Run, Runs, Scope};
+use super::super::history::{Run, RunKind, Runs, Scope};
 use storecache_workflow::workflow::{Trigger, Workflow};
 
 /// The triggers of a workflow.
@@ -28,7 +28,7 @@ impl Triggers {
         let (pushed, base) = (branch(run.scope), branch(run.base.unwrap_or(Scope::DEFAULT)));
         self.0.iter().any(|trigger| match trigger.name.as_str() {
             "push" => !trigger.only_tags && trigger.branches.hold(pushed),
-            "pull_request" => run.kind != Kind::DefaultBranch && trigger.branches.hold(base),
+            "pull_request" => run.kind != RunKind::DefaultBranch && trigger.branches.hold(base),
             _ => false,
         })
     }
@@ -53,10 +53,10 @@ mod tests {
             base: base.map(Scope),
         };
         let all = [
-            run(Kind::DefaultBranch, 0, None),
-            run(Kind::OtherBranch, 1, None),
-            run(Kind::PullRequest, 3, Some(0)),
-            run(Kind::PullRequest, 3, Some(2)),
+            run(RunKind::DefaultBranch, 0, None),
+            run(RunKind::OtherBranch, 1, None),
+            run(RunKind::PullRequest, 3, Some(0)),
+            run(RunKind::PullRequest, 3, Some(2)),
         ];
         for (on, expected) in [
             ("push", [true, true, true, true]),

@@ -2,11 +2,9 @@
 //! snapshots were made from.
 
 use super::{Candidate, Trace};
+use crate::git::{Files, ObjectId, Repository};
+use crate::ingredients::{FILES, SEMANTIC, WORKFLOW, gather};
 use crate::{KeyOptions, WorkflowMode};
-use crate::{git::Files, git::ObjectId, git::Repository};
-use crate::{
-    ingredients::FILES, ingredients::SEMANTIC, ingredients::WORKFLOW, ingredients::gather,
-};
 use anyhow::{Context, Result};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;

@@ -15,7 +15,7 @@ pub use candidates::{InCommits, Ingredient, of_commits, of_heads};
 pub use render::Flags;
 
 use self::bit_set::Bits;
-use self::set_cover::{Choice, smallest};
+use self::set_cover::{CoverOption, smallest};
 use std::collections::BTreeMap;
 use storecache_entry::Digest;
 
@@ -162,7 +162,7 @@ pub fn suggest(observations: &[Observation], candidates: &[Candidate]) -> Sugges
 
 /// Candidates that changed at the same steps, the preferred one first.
 struct Group {
-    choice: Choice,
+    choice: CoverOption,
     members: Vec<usize>,
 }
 
@@ -179,7 +179,7 @@ fn groups(candidates: &[Candidate], changed: &Bits, unchanged: &Bits) -> Vec<Gro
         members.sort_by_key(|&at| candidates[at].ingredient.preference());
         let rank = candidates[members[0]].ingredient.rank();
         let changes = covers.count() + alarms.count();
-        Group { choice: Choice { covers, alarms, rank, changes }, members }
+        Group { choice: CoverOption { covers, alarms, rank, changes }, members }
     });
     let mut groups: Vec<_> = groups.collect();
     // Make the result independent of the order of the candidates.
@@ -187,7 +187,7 @@ fn groups(candidates: &[Candidate], changed: &Bits, unchanged: &Bits) -> Vec<Gro
     groups
 }
 
-fn search(groups: &[Group], changed: &Bits, allowed: impl Fn(&Choice) -> bool) -> Set {
+fn search(groups: &[Group], changed: &Bits, allowed: impl Fn(&CoverOption) -> bool) -> Set {
     let groups: Vec<_> = groups.iter().filter(|group| allowed(&group.choice)).collect();
     let choices: Vec<_> = groups.iter().map(|group| group.choice.clone()).collect();
     let cover = smallest(&choices);

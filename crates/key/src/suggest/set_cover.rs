@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 /// A choice of the set cover problem.
 #[derive(Debug, Clone)]
-pub struct Choice {
+pub struct CoverOption {
     pub covers: Bits,
     /// The false alarms that it causes.
     pub alarms: Bits,
@@ -32,7 +32,7 @@ const LOOKS: usize = 1 << 20;
 
 /// Chooses a set that covers everything that any choice covers: with the fewest alarms, then the fewest
 /// members, then the lowest sum of ranks, then the fewest changes.
-pub fn smallest(choices: &[Choice]) -> Cover {
+pub fn smallest(choices: &[CoverOption]) -> Cover {
     let useful = undominated(choices);
     let Some(columns) = columns(choices, &useful) else {
         return Cover { members: Vec::new(), is_best: true };
@@ -43,7 +43,7 @@ pub fn smallest(choices: &[Choice]) -> Cover {
         .enumerate()
         .map(|(position, &at)| {
             let covers = Bits::of(size, |column| columns[column].holds(position));
-            (at, Choice { covers, ..choices[at].clone() })
+            (at, CoverOption { covers, ..choices[at].clone() })
         })
         .collect();
     // Try promising choices first: good sets that are found early prune the rest.
@@ -76,7 +76,7 @@ pub fn smallest(choices: &[Choice]) -> Cover {
 
 /// Returns the choices that are not dominated by another choice: one that covers at least as much, adds no
 /// alarms, and is at least as preferred. Also drops choices that cover nothing.
-fn undominated(choices: &[Choice]) -> Vec<usize> {
+fn undominated(choices: &[CoverOption]) -> Vec<usize> {
     let better = |at: usize, than: usize| {
         let (a, b) = (&choices[at], &choices[than]);
         let no_worse = b.covers.is_within(&a.covers)
@@ -95,7 +95,7 @@ fn undominated(choices: &[Choice]) -> Vec<usize> {
 
 /// Returns for each thing to cover the set of choices that cover it, by their position in `useful`. Things
 /// that are covered by the same choices are merged. Returns `None` if there is nothing to cover.
-fn columns(choices: &[Choice], useful: &[usize]) -> Option<Vec<Bits>> {
+fn columns(choices: &[CoverOption], useful: &[usize]) -> Option<Vec<Bits>> {
     let all = useful.iter().map(|&at| choices[at].covers.clone());
     let all = all.reduce(|all, covers| all.or(&covers))?;
     let mut seen = HashSet::new();
@@ -108,15 +108,15 @@ fn columns(choices: &[Choice], useful: &[usize]) -> Option<Vec<Bits>> {
 /// Alarms, members, ranks, changes; compared in this order.
 type Cost = (usize, usize, usize, usize);
 
-fn cost(options: &[Choice], members: &[usize]) -> Cost {
+fn cost(options: &[CoverOption], members: &[usize]) -> Cost {
     let alarms = members.iter().map(|&at| options[at].alarms.clone());
     let alarms = alarms.reduce(|all, more| all.or(&more)).map_or(0, |alarms| alarms.count());
-    let sum = |of: fn(&Choice) -> usize| members.iter().map(|&at| of(&options[at])).sum();
+    let sum = |of: fn(&CoverOption) -> usize| members.iter().map(|&at| of(&options[at])).sum();
     (alarms, members.len(), sum(|choice| choice.rank), sum(|choice| choice.changes))
 }
 
 /// Returns a good set: repeatedly takes the choice that adds the fewest alarms for what it covers.
-fn greedy(options: &[Choice], size: usize) -> Vec<usize> {
+fn greedy(options: &[CoverOption], size: usize) -> Vec<usize> {
     let mut left = Bits::of(size, |_| true);
     let mut members: Vec<usize> = Vec::new();
     while let Some(next) = (0..options.len())
@@ -144,7 +144,7 @@ fn greedy(options: &[Choice], size: usize) -> Vec<usize> {
 }
 
 struct Search<'a> {
-    options: &'a [Choice],
+    options: &'a [CoverOption],
     /// The options that cover each column.
     covered_by: Vec<Bits>,
     /// Maximum number of columns that one option covers.
@@ -193,15 +193,15 @@ mod tests {
 
     const THINGS: usize = 7;
 
-    fn choice(covers: u8, alarms: u8, rank: usize) -> Choice {
+    fn choice(covers: u8, alarms: u8, rank: usize) -> CoverOption {
         let bits = |of: u8| Bits::of(THINGS, |bit| of >> bit & 1 == 1);
         let changes = (covers & 0x7F).count_ones() + (alarms & 0x7F).count_ones();
         let (covers, alarms) = (bits(covers), bits(alarms));
-        Choice { covers, alarms, rank, changes: changes as usize }
+        CoverOption { covers, alarms, rank, changes: changes as usize }
     }
 
     /// Tries all sets.
-    fn brute_force(choices: &[Choice]) -> Cost {
+    fn brute_force(choices: &[CoverOption]) -> Cost {
         let union = |members: &[usize]| {
             members.iter().fold(Bits::none(THINGS), |all, &at| all.or(&choices[at].covers))
         };
@@ -237,7 +237,7 @@ mod tests {
         // All pairs of 40 things: far too many sets, and no dominated choice.
         let pairs = (0..40).flat_map(|a| (0..a).map(move |b| (a, b)));
         let choices: Vec<_> = pairs
-            .map(|(a, b)| Choice {
+            .map(|(a, b)| CoverOption {
                 covers: Bits::of(40, |thing| thing == a || thing == b),
                 alarms: Bits::of(400, |thing| thing % 37 == (a * b) % 37),
                 rank: 0,

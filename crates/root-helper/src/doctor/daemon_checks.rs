@@ -9,7 +9,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use storecache_daemon::journal::{self, Heap, Weight};
 use storecache_daemon::{
-    Daemon, Found, Listener, SocketExposure, UnitState, await_ready, socket_exposure, unit_states,
+    Daemon, DetectedDaemon, Listener, SocketExposure, UnitState, await_ready, socket_exposure,
+    unit_states,
 };
 use storecache_runtime::disclosure;
 use storecache_store::{Layout, Owner, StoreKind};
@@ -20,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const SHOWN: usize = 160;
 
 pub fn daemon(target: &StoreTarget) -> Result<Finding> {
-    let Found { daemon, why, warnings } = target.daemon()?;
+    let DetectedDaemon { daemon, why, warnings } = target.daemon()?;
     Ok(match (daemon, warnings.is_empty()) {
         // A store can be used without a daemon: a restore then needs only its locks.
         (Daemon::None, _) => Finding::yellow(why, Some(start(target)?)),

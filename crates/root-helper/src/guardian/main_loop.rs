@@ -8,7 +8,7 @@ use super::restart_orphans::restart_after_crash;
 use super::stop_record::StopRecord;
 use crate::protocol::Phase;
 use crate::sanitize::settle;
-use crate::{store_context::StoreTarget, store_context::run_lock};
+use crate::store_context::{StoreTarget, run_lock};
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Mode;
@@ -21,8 +21,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use storecache_daemon::{
-    Daemon, Found, MountUnit, Starter, Stopper, VerifiedListener, await_ready, is_up_besides,
-    parent_of,
+    Daemon, DetectedDaemon, MountUnit, Starter, Stopper, VerifiedListener, await_ready,
+    is_up_besides, parent_of,
 };
 use storecache_runtime::retry::insist;
 use storecache_runtime::{liveness, threads};
@@ -204,7 +204,7 @@ impl GuardianState {
     fn find(&self, brief: &str) -> Result<(RestartPlan, Option<VerifiedListener>, DaemonFound)> {
         let brief: ArmRequest =
             serde_json::from_str(brief).context("parse the request to find the daemon")?;
-        let Found { daemon, why, mut warnings } = self.target.daemon()?;
+        let DetectedDaemon { daemon, why, mut warnings } = self.target.daemon()?;
         let is_bare = matches!(daemon, Daemon::Process { .. });
         let listener = is_bare.then(|| self.target.verified_listener()).transpose()?;
         let starter = Starter::prepare(&daemon, listener.as_ref())

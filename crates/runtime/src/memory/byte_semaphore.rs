@@ -91,15 +91,15 @@ impl Drop for Permit {
 }
 
 /// Bytes in memory, together with their claim.
-pub struct Held {
+pub struct MeteredBytes {
     bytes: Vec<u8>,
     claim: Option<Permit>,
 }
 
-impl Held {
+impl MeteredBytes {
     /// `claim` covers as many bytes.
     pub fn new(bytes: Vec<u8>, claim: Option<Permit>) -> Self {
-        Held { bytes, claim }
+        MeteredBytes { bytes, claim }
     }
 
     /// Returns the bytes and their claim.
@@ -108,7 +108,7 @@ impl Held {
     }
 }
 
-impl Deref for Held {
+impl Deref for MeteredBytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -116,7 +116,7 @@ impl Deref for Held {
     }
 }
 
-impl AsRef<[u8]> for Held {
+impl AsRef<[u8]> for MeteredBytes {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }

@@ -6,7 +6,7 @@
 
 mod byte_semaphore;
 
-pub use byte_semaphore::{ByteSemaphore, Held, Permit};
+pub use byte_semaphore::{ByteSemaphore, MeteredBytes, Permit};
 
 use serde::{Deserialize, Serialize};
 

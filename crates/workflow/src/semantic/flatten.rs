@@ -3,8 +3,8 @@
 //! Different trees yield different lines: keys that look like a part of a path are quoted, and an empty value
 //! has a line too.
 
-use super::super::yaml::{Data, Node, Pair, Place};
-use super::{Dropped, Line, Reader, expression};
+use super::super::yaml::{Data, Node, Pair, SourcePosition};
+use super::{CanonicalLine, Dropped, Reader, expression};
 
 impl Reader<'_> {
     /// Adds a part of a workflow, job or step. An empty part is treated as absent.
@@ -59,9 +59,14 @@ impl Reader<'_> {
         }
     }
 
-    pub(super) fn line(&mut self, path: &str, text: &str, Place { line, .. }: Place) {
+    pub(super) fn line(
+        &mut self,
+        path: &str,
+        text: &str,
+        SourcePosition { line, .. }: SourcePosition,
+    ) {
         let (path, text, file) = (path.to_owned(), expression::tidy(text), self.file());
-        self.found.lines.push(Line { path, text, file, line });
+        self.found.lines.push(CanonicalLine { path, text, file, line });
     }
 
     pub(super) fn dropped(&mut self, path: &str, pair: &Pair, why: &'static str) {

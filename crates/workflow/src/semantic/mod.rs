@@ -16,7 +16,7 @@ mod select_jobs;
 pub use ignored_pins::Pins;
 
 use super::file_source::{Tree, shown};
-use super::yaml::{Fault, Node};
+use super::yaml::{Node, YamlError};
 use anyhow::{Result, bail};
 use flatten::{below, sorted};
 use serde::Serialize;
@@ -39,7 +39,7 @@ pub struct Selection<'a> {
 /// The lines of a workflow, and the values that were left out.
 #[derive(Debug, Default)]
 pub struct Canonical {
-    pub lines: Vec<Line>,
+    pub lines: Vec<CanonicalLine>,
     pub dropped: Vec<Dropped>,
     /// All files that were read, the workflow first.
     pub files: Vec<PathBuf>,
@@ -49,7 +49,7 @@ pub struct Canonical {
 
 /// A value that counts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Line {
+pub struct CanonicalLine {
     /// As in `job.steps[2].with.version`.
     pub path: String,
     pub text: String,
@@ -192,20 +192,18 @@ const LARGEST: usize = 4 << 20;
 impl Reader<'_> {
     /// Parses a file, records it, and pushes it on the stack.
     fn load(&mut self, file: &Path) -> Result<Option<Rc<Node>>> {
-        let node = match self.parsed.get(file) {
-            Some(node) => Rc::clone(node),
-            None => {
-                let Some(bytes) = self.tree.read(file)? else { return Ok(None) };
-                let node = parse(bytes).map_err(|Fault { line, column, what }| Unreadable {
-                    file: file.to_owned(),
-                    line,
-                    column,
-                    what,
-                })?;
-                self.parsed.insert(file.to_owned(), Rc::clone(&node));
-                node
-            }
-        };
+        let node =
+            match self.parsed.get(file) {
+                Some(node) => Rc::clone(node),
+                None => {
+                    let Some(bytes) = self.tree.read(file)? else { return Ok(None) };
+                    let node = parse(bytes).map_err(|YamlError { line, column, what }| {
+                        Unreadable { file: file.to_owned(), line, column, what }
+                    })?;
+                    self.parsed.insert(file.to_owned(), Rc::clone(&node));
+                    node
+                }
+            };
         self.take_note(file);
         self.stack.push(file.to_owned());
         Ok(Some(node))
@@ -237,8 +235,8 @@ impl Reader<'_> {
     }
 }
 
-fn parse(bytes: Vec<u8>) -> Result<Rc<Node>, Fault> {
-    let at_the_top = |what: String| Fault { line: 1, column: 1, what };
+fn parse(bytes: Vec<u8>) -> Result<Rc<Node>, YamlError> {
+    let at_the_top = |what: String| YamlError { line: 1, column: 1, what };
     if bytes.len() > LARGEST {
         let what = format!("it is larger than {} MiB", LARGEST >> 20);
         return Err(at_the_top(what));

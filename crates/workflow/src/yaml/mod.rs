@@ -28,7 +28,7 @@ const DEPTH: usize = 200;
 /// The reason why a text is not valid YAML, or not supported.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}")]
-pub struct Fault {
+pub struct YamlError {
     /// From 1.
     pub line: usize,
     /// From 1, in characters.
@@ -38,7 +38,7 @@ pub struct Fault {
 
 #[derive(Debug)]
 pub struct Node {
-    pub place: Place,
+    pub place: SourcePosition,
     pub data: Data,
     /// Expanded size of this node and everything below, including the path of each value from here; in bytes.
     weight: u64,
@@ -49,7 +49,7 @@ pub struct Node {
 
 /// A position in a file, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct SourcePosition {
     pub line: usize,
     /// In characters.
     pub column: usize,
@@ -70,7 +70,7 @@ pub enum Data {
 pub struct Pair {
     pub key: String,
     /// Position of the key.
-    pub place: Place,
+    pub place: SourcePosition,
     pub value: Rc<Node>,
 }
 
@@ -80,7 +80,7 @@ impl Node {
     /// # Errors
     /// If the text is not valid YAML, has a duplicate key or a key that is not a text, or exceeds the limits
     /// of nesting or expansion.
-    pub fn parse(source: &str) -> Result<Rc<Node>, Fault> {
+    pub fn parse(source: &str) -> Result<Rc<Node>, YamlError> {
         Reader { source, anchors: HashMap::new(), expanded: 0 }.read()
     }
 
@@ -122,9 +122,9 @@ impl Node {
     }
 }
 
-impl From<&Marker> for Place {
+impl From<&Marker> for SourcePosition {
     fn from(marker: &Marker) -> Self {
-        Place { line: marker.line(), column: marker.col() + 1 }
+        SourcePosition { line: marker.line(), column: marker.col() + 1 }
     }
 }
 
@@ -136,7 +136,7 @@ struct Reader<'s> {
 
 /// A collection whose end was not reached yet.
 struct Open {
-    place: Place,
+    place: SourcePosition,
     anchor: usize,
     kind: Kind,
 }
@@ -148,7 +148,7 @@ enum Kind {
         /// The line of each key.
         lines: HashMap<String, usize>,
         /// A key without its value so far.
-        key: Option<(String, Place)>,
+        key: Option<(String, SourcePosition)>,
         /// The mappings that `<<` merges.
         merged: Vec<Rc<Node>>,
     },
@@ -164,15 +164,15 @@ impl Kind {
 const MERGE: &str = "<<";
 
 impl Reader<'_> {
-    fn read(mut self) -> Result<Rc<Node>, Fault> {
+    fn read(mut self) -> Result<Rc<Node>, YamlError> {
         let mut open: Vec<Open> = Vec::new();
         let mut parser = Parser::new_from_str(self.source);
         while let Some(next) = parser.next_event() {
             let (event, span) = next.map_err(|e| {
-                let Place { line, column } = Place::from(e.marker());
-                Fault { line, column, what: format!("not valid YAML: {}", e.info()) }
+                let SourcePosition { line, column } = SourcePosition::from(e.marker());
+                YamlError { line, column, what: format!("not valid YAML: {}", e.info()) }
             })?;
-            let place = Place::from(&span.start);
+            let place = SourcePosition::from(&span.start);
             let node = match event {
                 Event::SequenceStart(anchor, _) => {
                     open.push(Open { place, anchor, kind: Kind::Sequence(Vec::new()) });
@@ -202,7 +202,7 @@ impl Reader<'_> {
                 None => return Ok(node),
             }
         }
-        Ok(Rc::new(Node::new(Place { line: 1, column: 1 }, Data::Null)))
+        Ok(Rc::new(Node::new(SourcePosition { line: 1, column: 1 }, Data::Null)))
     }
 
     fn keep(&mut self, anchor: usize, node: Node) -> Rc<Node> {
@@ -213,7 +213,7 @@ impl Reader<'_> {
         node
     }
 
-    fn end(&mut self, Open { place, anchor, kind }: Open) -> Result<Rc<Node>, Fault> {
+    fn end(&mut self, Open { place, anchor, kind }: Open) -> Result<Rc<Node>, YamlError> {
         let data = match kind {
             Kind::Sequence(elements) => Data::Sequence(elements),
             Kind::Mapping { mut pairs, mut lines, merged, .. } => {
@@ -240,7 +240,12 @@ impl Reader<'_> {
         Ok(self.keep(anchor, node))
     }
 
-    fn alias(&mut self, anchor: usize, place: Place, at: usize) -> Result<Rc<Node>, Fault> {
+    fn alias(
+        &mut self,
+        anchor: usize,
+        place: SourcePosition,
+        at: usize,
+    ) -> Result<Rc<Node>, YamlError> {
         let name = || {
             let rest = self.source.chars().skip(at);
             rest.take_while(|c| !c.is_whitespace() && !",[]{}".contains(*c)).collect::<String>()
@@ -265,7 +270,7 @@ impl Reader<'_> {
 
 impl Open {
     /// Adds a finished node that began at `place`.
-    fn add(&mut self, node: Rc<Node>, place: Place) -> Result<(), Fault> {
+    fn add(&mut self, node: Rc<Node>, place: SourcePosition) -> Result<(), YamlError> {
         match &mut self.kind {
             Kind::Sequence(elements) => elements.push(node),
             Kind::Mapping { pairs, lines, key, merged } => match key.take() {
@@ -299,7 +304,7 @@ impl Open {
 }
 
 impl Node {
-    fn new(place: Place, data: Data) -> Self {
+    fn new(place: SourcePosition, data: Data) -> Self {
         let mut node = Node { place, data, weight: VALUE, values: 1, depth: 1 };
         let mut add = |child: &Node, step: u64| {
             let path = child.values.saturating_mul(step);
@@ -318,7 +323,12 @@ impl Node {
         node
     }
 
-    fn scalar(place: Place, text: Cow<str>, style: ScalarStyle, tag: Option<Cow<Tag>>) -> Self {
+    fn scalar(
+        place: SourcePosition,
+        text: Cow<str>,
+        style: ScalarStyle,
+        tag: Option<Cow<Tag>>,
+    ) -> Self {
         let is_string = tag.is_some_and(|tag| tag.is_yaml_core_schema() && tag.suffix == "str");
         let data = match style {
             ScalarStyle::Plain if !is_string => scalar::plain(&text),
@@ -328,8 +338,8 @@ impl Node {
     }
 }
 
-fn fault(Place { line, column }: Place, what: String) -> Fault {
-    Fault { line, column, what }
+fn fault(SourcePosition { line, column }: SourcePosition, what: String) -> YamlError {
+    YamlError { line, column, what }
 }
 
 #[cfg(test)]
@@ -356,7 +366,7 @@ mod tests {
     }
 
     fn refused(source: &str) -> String {
-        let Fault { line, column, what } = Node::parse(source).unwrap_err();
+        let YamlError { line, column, what } = Node::parse(source).unwrap_err();
         format!("{line}:{column}: {what}")
     }
 

@@ -153,7 +153,7 @@ mod reference;
 mod tests {
     use super::super::cache::SWEEP;
     use super::*;
-    use crate::{history::Kind, history::Scope};
+    use crate::history::{RunKind, Scope};
 
     const HOUR: i64 = SWEEP;
     const DAY: i64 = 24 * HOUR;
@@ -169,12 +169,12 @@ mod tests {
     /// Makes a run at `hour`, on `main`, on a pull request (`pr1`, `pr2`, ...), or on a branch.
     fn run(reference: &str, hour: i64) -> Run {
         let (kind, scope, base) = match reference {
-            "main" => (Kind::DefaultBranch, Scope::DEFAULT, None),
+            "main" => (RunKind::DefaultBranch, Scope::DEFAULT, None),
             other => match other.strip_prefix("pr") {
                 Some(number) => {
-                    (Kind::PullRequest, Scope(number.parse().unwrap()), Some(Scope::DEFAULT))
+                    (RunKind::PullRequest, Scope(number.parse().unwrap()), Some(Scope::DEFAULT))
                 }
-                None => (Kind::OtherBranch, Scope(100), None),
+                None => (RunKind::OtherBranch, Scope(100), None),
             },
         };
         Run { commit: 0, time: hour * HOUR, kind, scope, base }

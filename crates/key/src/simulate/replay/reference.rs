@@ -4,7 +4,7 @@
 use super::super::cache::{Limits, SWEEP};
 use super::super::metrics::Outcome;
 use super::{Costs, Happening, replay};
-use crate::{history::Kind, history::Run, history::Scope};
+use crate::history::{Run, RunKind, Scope};
 use proptest::prelude::*;
 
 struct Entry {
@@ -103,7 +103,7 @@ fn numbers(it: &Outcome) -> [u128; 9] {
 
 fn run(scope: u32, base: u32, time: i64) -> Run {
     let base = (scope > 2).then_some(Scope(base));
-    Run { commit: 0, time, kind: Kind::PullRequest, scope: Scope(scope), base }
+    Run { commit: 0, time, kind: RunKind::PullRequest, scope: Scope(scope), base }
 }
 
 /// Seconds between two runs, often whole hours.
