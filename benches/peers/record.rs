@@ -92,7 +92,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Returns `None` if there are no numbers.
+    /// Returns `None` if `numbers` is empty.
     fn of(mut numbers: Vec<f64>) -> Option<Spread> {
         numbers.sort_by(f64::total_cmp);
         let (least, most) = (*numbers.first()?, *numbers.last()?);
@@ -172,7 +172,7 @@ impl Figure {
 }
 
 impl Wanted {
-    /// Returns whether a ratio reaches the target, or `None` if there is no target.
+    /// Returns whether a ratio reaches the target, or `None` without a target.
     pub fn reached(self, ratio: f64) -> Option<bool> {
         match self {
             Wanted::AtLeast(limit) => Some(ratio >= limit),

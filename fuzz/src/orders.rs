@@ -55,7 +55,7 @@ struct Decided {
     result: Result<(), String>,
 }
 
-/// Runs the decision of the root helper. Returns `None` if there is no valid request.
+/// Runs the decision of the root helper. Returns `None` if the request is not valid.
 fn decide(machine: &Machine) -> Option<Decided> {
     let scene = &machine.scene;
     let store = serde_json::from_str(scene.store.as_deref()?).ok()?;

@@ -300,7 +300,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Choice(&["rows", "content"]),
         default: "rows",
         used_for: For::Restore,
-        description: "What to check before a restore is complete: that rows and disk agree, or also that the content of each item matches the hash in its row",
+        description: "Checks before a restore is complete: that rows and disk agree, or also that the content of each item matches the hash in its row",
     },
     Input {
         name: "mode",
@@ -308,7 +308,7 @@ pub const INPUTS: [Input; 51] = [
         kind: Kind::Choice(&["add", "replace"]),
         default: "add",
         used_for: For::Restore,
-        description: "What to do with a plain directory that has other content: leave it, or swap it",
+        description: "Handling of a plain directory that has other content: leave it, or swap it",
     },
     Input {
         name: "sync",

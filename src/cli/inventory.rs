@@ -199,7 +199,7 @@ fn api() -> String {
 /// the working directory was cloned from.
 ///
 /// # Errors
-/// If there is no repository, or its name is not valid.
+/// If no repository is found, or its name is not valid.
 pub(super) fn here(given: Option<&str>) -> Result<String> {
     let named = match given {
         Some(name) => Some((name.to_owned(), "--repository")),
@@ -226,7 +226,7 @@ fn token() -> Option<Secret> {
 /// Returns the repository that the work tree in the working directory was cloned from.
 ///
 /// # Errors
-/// If there is no repository, or if it is on another server than the API. Errors do not contain its URL,
+/// If no repository is found, or if it is on another server than the API. Errors do not contain its URL,
 /// which may contain a password.
 fn of_origin(api: &str) -> Result<String> {
     let asked = Command::new("git")

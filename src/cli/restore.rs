@@ -28,7 +28,7 @@ pub struct RestoreArgs {
     /// Report the matching snapshot without restoring it
     #[arg(long)]
     lookup_only: bool,
-    /// What to do with a plain directory that has other content
+    /// Handling of a plain directory that has other content
     #[arg(long, value_enum, default_value_t = Mode::Add, hide_short_help = true)]
     mode: Mode,
     /// Whether to flush restored items to disk before they become valid
@@ -38,7 +38,7 @@ pub struct RestoreArgs {
     sync: Sync,
     #[command(flatten, next_help_heading = "Trust")]
     trust: TrustArgs,
-    /// What to check before the restore is complete
+    /// Checks before the restore is complete
     #[arg(long, value_enum, default_value_t = Verify::Rows)]
     verify: Verify,
     /// Also restore your Guix profiles, as new generations

@@ -115,7 +115,7 @@ fn page_of(entry: &OpenEntry, blame: &Blame) -> Page {
     let facts: Vec<_> =
         facts.into_iter().filter(|fact| !fact.is_empty()).map(Untrusted::to_string).collect();
     Page {
-        title: format!("What is in {}", entry.name),
+        title: format!("Contents of {}", entry.name),
         subtitle: facts.join(" · "),
         sections: blame.sections(),
     }

@@ -46,16 +46,16 @@ fn page_of(usage: &Usage, options: &Asked, newest: Option<EntryName>) -> Page {
     match blamed {
         Some((Ok(Some(blame)), name)) => {
             let about = format!("The newest snapshot that can be restored is {name}.");
-            sections.push(Section::new("What fills a snapshot").paragraph(about));
+            sections.push(Section::new("Size of a snapshot").paragraph(about));
             sections.extend(blame.sections());
         }
         Some((Err(e), name)) => {
             let about = format!("The content of {name} cannot be read: {e:#}.");
-            sections.push(Section::new("What fills a snapshot").paragraph(about));
+            sections.push(Section::new("Size of a snapshot").paragraph(about));
         }
         // GitHub's API does not provide the contents of entries; a user with the file can inspect it.
         _ if !usage.entries.is_empty() => {
-            sections.push(Section::new("What fills a snapshot").paragraph(
+            sections.push(Section::new("Size of a snapshot").paragraph(
                 "No snapshot can be read from here. For the file of a snapshot, use storecache \
                  inspect --html.",
             ));
@@ -63,7 +63,7 @@ fn page_of(usage: &Usage, options: &Asked, newest: Option<EntryName>) -> Page {
         _ => {}
     }
     Page {
-        title: "What is in the cache".into(),
+        title: "Contents of the cache".into(),
         subtitle: format!("{} · {}", usage.backend, usage.at),
         sections,
     }

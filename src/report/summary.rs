@@ -41,7 +41,7 @@ pub fn render(job: &Job) -> String {
     }
     let next = next(job);
     if !next.is_empty() {
-        out.push_str("**What to do next**\n\n");
+        out.push_str("**Next steps**\n\n");
         for line in next {
             let _ = writeln!(out, "- {line}");
         }
@@ -317,7 +317,7 @@ fn next(job: &Job) -> Vec<String> {
     lines
 }
 
-/// A collapsible list; empty if there are no items.
+/// A collapsible list; empty if nothing was skipped.
 fn skipped(skipped: &[(String, String)], what: &str) -> String {
     if skipped.is_empty() {
         return String::new();

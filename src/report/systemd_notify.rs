@@ -48,6 +48,6 @@ pub fn stopping() {
 }
 
 fn notify(state: &[NotifyState<'_>]) {
-    // Usually systemd is not there. If it does not receive the message, it acts as if there was no activity.
+    // Usually systemd is not there. If it does not receive the message, it acts as if the process was inactive.
     let _ = sd_notify::notify(state);
 }

@@ -34,7 +34,7 @@ impl Usage {
             ("superseded generations", &self.superseded),
             ("of closed pull requests", &self.closed),
             ("unreadable", &self.unreadable),
-            ("what `storecache prune` would delete", &self.prunable),
+            ("would be deleted by `storecache prune`", &self.prunable),
         ];
         lines.extend(rows.iter().map(|(name, amount)| format!("  {name}: {}", told(amount))));
         lines.extend(self.duplicate_lines());

@@ -16,7 +16,7 @@ impl Usage {
     /// The sections, most important first.
     pub fn sections(&self) -> Vec<Section> {
         if self.entries.is_empty() {
-            let section = Section::new("What fills the cache");
+            let section = Section::new("Size of the cache");
             return vec![section.paragraph(format!("{} has no entries.", self.backend))];
         }
         vec![self.fills(), self.over_time(), self.groups(), self.could_go(), self.goes_next()]
@@ -42,7 +42,7 @@ impl Usage {
             });
         }
         let groups = groups.into_iter();
-        Section::new("What fills the cache").figures(figures).treemap(Treemap {
+        Section::new("Size of the cache").figures(figures).treemap(Treemap {
             title: "Entries by key prefix".into(),
             text: format!("Sizes as stored in {}.", self.backend),
             groups: groups.map(|(name, tiles)| Group { name: name.to_owned(), tiles }).collect(),
@@ -121,8 +121,8 @@ impl Usage {
         row("Superseded generations", &self.superseded);
         row("Of closed pull requests", &self.closed);
         row("Unreadable", &self.unreadable);
-        row("What `storecache prune` would delete", &self.prunable);
-        let mut section = Section::new("What can be deleted").table(table);
+        row("Would be deleted by `storecache prune`", &self.prunable);
+        let mut section = Section::new("Entries that can be deleted").table(table);
         if !self.duplicates.is_empty() {
             let mut table = Table::new("Duplicates").text("Newest entry with the same content");
             table = table.number("Entries").number("Redundant").text("Compared by");

@@ -116,7 +116,7 @@ impl CampaignStore {
     /// Connects to the daemon and waits for its greeting.
     ///
     /// # Errors
-    /// If there is no greeting; the error has the reason.
+    /// If the greeting does not arrive; the error has the reason.
     fn wait_for_greeting(&self) -> std::io::Result<()> {
         let socket = self.world.host(self.world.state()).join("daemon-socket/socket");
         let mut stream = UnixStream::connect(&socket)?;

@@ -153,7 +153,7 @@ fn check_report(
             && texts(libc::EAGAIN).iter().any(|it| text.contains(it));
         of_sqlite || of_thread || texts(errno).iter().any(|it| text.contains(it))
     };
-    // If the report itself cannot be written, or there is no memory to create it.
+    // If the report itself cannot be written, or memory for it cannot be allocated.
     let reportless = (call.half == ProcessRole::User && call.what.contains("(deleted)"))
         || (call.kind == Kind::Mmap && output.stderr.contains("memory allocation of"));
     if reportless && output.code() != 0 {

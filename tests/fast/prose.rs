@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-/// The most occurrences of each mark per 10,000 lines. Each number only ever goes down.
+/// The most occurrences of each mark per 10,000 lines. These are the final goals: the anchors' maxima. The anchors
+/// are seven well-known projects (ripgrep, rustic_core, jj, composefs-rs, fd, zizmor, harmonia; 460,000 lines).
 ///
-/// Of seven well-known projects (ripgrep, rustic_core, jj, composefs-rs, fd, zizmor, harmonia; 460,000 lines), none has
-/// more than 0.5 of the first, 0.3 of the second, 7.0 of the third, 0.0 of the fourth and 1.2 of the last.
+/// Two limits are higher. `whoever` is 0.5 in the anchors: here 1.0 leaves room for user names such as `nobody`.
+/// `told` is 0.0 in the anchors: here 0.1 allows one.
 const LIMITS: [(&str, f64); 5] =
-    [("whoever", 9.5), ("is none", 2.9), ("is no", 16.4), ("told", 22.1), ("leading what", 5.2)];
+    [("whoever", 1.0), ("is none", 0.3), ("is no", 7.0), ("told", 0.1), ("leading what", 1.2)];
 
 #[test]
 fn prose_has_few_marks_of_the_old_dialect() {

@@ -164,7 +164,7 @@ fn missing_checkout_is_a_warning_with_a_hint() {
     for words in ["nothing is checked out yet", "put actions/checkout before this step"] {
         assert!(text.contains(words), "{text}");
     }
-    // There is no warning if the workflow is not part of the key.
+    // A workflow that is not part of the key causes no warning.
     for off in [("workflow-mode", "none"), ("key", "k")] {
         job(&place, reference).input(off.0, off.1).main().assert_no_annotations();
     }

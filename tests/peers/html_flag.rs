@@ -92,13 +92,13 @@ fn usage_html_of_a_directory_shows_entries_and_items() {
     shows(
         &seen,
         &[
-            "What is in the cache",
+            "Contents of the cache",
             "Entries by key prefix",
             "Bytes kept",
             "By ref",
             "By last use",
             "Unreadable",
-            "What `storecache prune` would delete",
+            "Would be deleted by `storecache prune`",
             "When 1.0 GiB more are saved",
             "A directory evicts nothing",
             "To keep everything costs nothing",

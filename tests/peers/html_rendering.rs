@@ -141,7 +141,7 @@ fn ordinary() -> Page {
             ])
             .table(table(4)),
         Section::new("Over time").chart(hits(365)).chart(kept(365)),
-        Section::new("What fills a snapshot").treemap(map(6, 14)),
+        Section::new("Size of a snapshot").treemap(map(6, 14)),
     ])
 }
 

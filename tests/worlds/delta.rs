@@ -351,7 +351,7 @@ fn inspect_and_verify_report_the_base_of_a_delta() {
     let output = world.storecache_as("runner", ["inspect", "--items", &path]).ok();
     assert_eq!(output.stdout.matches("in base").count(), there, "{output}");
 
-    // `verify` of a delta reports a damaged base; if there is no base, it checks the delta alone.
+    // `verify` of a delta reports a damaged base; if the base is missing, it checks the delta alone.
     let base = file(&world, &first);
     let mut bytes = fs::read(&base).unwrap();
     let at = bytes.len() / 2;

@@ -114,7 +114,7 @@ fn exact_hit_summary_has_a_table_and_the_time_saved() {
     ] {
         assert!(text.contains(words), "{words}\n{text}");
     }
-    assert!(!text.contains("What to do next"), "{text}");
+    assert!(!text.contains("Next steps"), "{text}");
 }
 
 #[test]

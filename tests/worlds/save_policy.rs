@@ -194,7 +194,7 @@ fn baseline_include_saves_the_baseline() {
     saved(&ended);
     assert_eq!(ended["items"]["saved"], valid);
     assert_eq!(ended["items"]["baseline"], 0);
-    // Without a state file there is no baseline.
+    // Without a state file, the save has no baseline.
     assert_eq!(run(&world, "runner", "save", &[])["items"]["saved"], valid);
 }
 

@@ -91,7 +91,7 @@ pub trait Backend: Send + Sync {
     /// Opens an entry for reading in ranges.
     ///
     /// # Errors
-    /// [`Gone`] if there is no entry of that name.
+    /// [`Gone`] if no entry has that name.
     fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>>;
 
     /// Begins a new entry. The entry appears, complete, when its writer is finished, and never otherwise. The writer
@@ -226,7 +226,7 @@ pub struct Health {
     pub ahead: Option<i64>,
 }
 
-/// There is no entry of this name, or it is no longer there.
+/// No entry has this name, or it was deleted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no entry {name} (any more){}", self.instead())]
 pub struct Gone {

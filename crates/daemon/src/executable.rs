@@ -184,7 +184,7 @@ impl Program {
     /// Finds the file for a process that a service manager starts from the file `path`.
     ///
     /// # Errors
-    /// If there is no program at `path` any more.
+    /// If the program at `path` no longer exists.
     pub fn of_service(pid: u32, path: &Path) -> Result<Self> {
         let disk = Disk::of(pid)?;
         let Some(found) = disk.look(path) else {

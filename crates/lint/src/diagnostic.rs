@@ -60,7 +60,7 @@ impl Diagnostic {
         self
     }
 
-    /// Sets an example, which is shown if there are no corrected lines.
+    /// Sets an example, which is shown if the corrected lines are not known.
     pub fn example(mut self, text: impl Into<String>) -> Self {
         self.example = Some(text.into());
         self

@@ -55,7 +55,7 @@ pub struct Finding {
     pub fix: String,
     /// The corrected lines, if known.
     pub lines: Option<Lines>,
-    /// An example, if there are no corrected lines.
+    /// An example, if the corrected lines are not known.
     pub example: Option<String>,
 }
 

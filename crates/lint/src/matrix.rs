@@ -15,7 +15,7 @@ const MOST: usize = 256;
 /// The values of one job, by their names below `matrix`.
 pub type Values = BTreeMap<String, String>;
 
-/// Returns the jobs of a matrix; a single job without values if there is no matrix. Returns `None` if the
+/// Returns the jobs of a matrix; a single job without values if the job has no matrix. Returns `None` if the
 /// matrix depends on values that are not in the file.
 pub fn jobs(job: &Job) -> Option<Vec<Values>> {
     let Some(matrix) = job.node.get("strategy").and_then(|it| it.get("matrix")) else {

@@ -87,7 +87,7 @@ fn filters() -> Result<[BpfProgram; 2], BackendError> {
     ])
 }
 
-/// Returns a filter that refuses calls to which any of `rules` applies, or all of the calls if there are no rules.
+/// Returns a filter that refuses calls to which any of `rules` applies, or all of the calls if `rules` is empty.
 fn filter(calls: &[i64], rules: &[SeccompRule], error: i32) -> Result<BpfProgram, BackendError> {
     let numbers = calls.iter().flat_map(|&call| [call, call | X32]);
     let rules: BTreeMap<_, _> = numbers.map(|number| (number, rules.to_vec())).collect();

@@ -43,7 +43,7 @@ impl StoreTarget {
     /// Finds the store of a request.
     ///
     /// # Errors
-    /// If there is no store.
+    /// If the store is not found.
     pub fn new(request: &StoreRequest) -> Result<Self> {
         if !is_directory(&request.root)? {
             bail!("there is no directory {}", request.root.display());

@@ -8,7 +8,7 @@ use std::io::Write;
 /// number; it is called in order of the numbers. Frames are checked as a whole.
 ///
 /// # Errors
-/// If there is no database, if a frame does not match the index, or if `next_frame` fails.
+/// If the index has no database, if a frame does not match the index, or if `next_frame` fails.
 pub fn write_database<E: From<SnapshotError>, B: AsRef<[u8]>>(
     index: &Index,
     out: &mut impl Write,

@@ -76,7 +76,7 @@ pub enum Verdict {
     Valid,
     /// There is a key of that name, but the signature was not made with it, or is for another snapshot.
     Invalid,
-    /// There is no key of that name.
+    /// No key has that name.
     UnknownKey,
 }
 
@@ -167,7 +167,7 @@ impl Signature {
     }
 }
 
-/// Returns the content of a signature block. It is empty if there are no keys.
+/// Returns the content of a signature block. It is empty if `keys` is empty.
 pub(super) fn block(body: &Digest, keys: &[SecretKey]) -> Result<Vec<u8>, SnapshotError> {
     if keys.is_empty() {
         return Ok(Vec::new());

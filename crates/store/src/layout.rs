@@ -117,7 +117,7 @@ impl Layout {
     /// Finds the kind of the store below `root`, for a user who did not choose one.
     ///
     /// # Errors
-    /// If there is no store, or more than one.
+    /// If no store is found, or more than one.
     pub fn detect(root: &Path) -> Result<StoreKind> {
         let there = |path: &str| root.join(path).is_dir();
         match (there("nix/var/nix"), there("gnu/store") && there("var/guix")) {

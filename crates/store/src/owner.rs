@@ -13,8 +13,8 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Returns the owner of the live store: of its database directory, or of the state directory while there is
-    /// no database directory.
+    /// Returns the owner of the live store: of its database directory, or of the state directory while the
+    /// database directory does not exist.
     pub fn of(layout: &Layout) -> Result<Self> {
         let database = layout.database_dir();
         let there = database.try_exists().with_context(|| database.display().to_string())?;

@@ -144,7 +144,7 @@ mod tests {
     }
 
     proptest! {
-        /// References lead from larger to smaller numbers, so there are no circles.
+        /// References lead from larger to smaller numbers, so they form no cycles.
         #[test]
         fn selection_keeps_whole_closures_within_the_limit(
             sizes in proptest::collection::vec((0u64..100, 0u64..10), 1..40),

@@ -12,7 +12,7 @@ const DIRECTORY: &str = ".github/workflows";
 /// Returns the only workflow of a tree with a step that caches a store.
 ///
 /// # Errors
-/// If there is none, or more than one; the message lists them, so that the user can choose.
+/// If no workflow has such a step, or more than one has; the message lists them, so that the user can choose.
 pub fn store_workflow(tree: &dyn Tree) -> Result<PathBuf> {
     let files = workflows(tree)?;
     let mut keepers = Vec::new();

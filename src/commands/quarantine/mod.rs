@@ -111,8 +111,8 @@ fn noted(aside: QuarantinedEntry) -> Quarantined {
     }
 }
 
-/// A sentence for people about what happened to the bad entries of a run and what to do; `None` if there are no
-/// bad entries.
+/// A sentence for people about what happened to the bad entries of a run and what to do; `None` if no entry
+/// was bad.
 pub fn told(outcome: &Outcome) -> Option<String> {
     let first = outcome.quarantined.first()?;
     let kept = match &first.file {

@@ -15,7 +15,7 @@ pub struct Commits {
 
 /// Why the commits were not used.
 pub enum NotUsed {
-    /// There is no repository.
+    /// The working directory is not in a repository; with the reason.
     Nowhere(String),
     /// This repository has too few of the commits; with the reason.
     TooFew(String),

@@ -74,7 +74,7 @@ impl Looked<'_> {
         }
     }
 
-    /// Why there is no suggestion.
+    /// Why nothing is suggested.
     fn reason(&self) -> Option<String> {
         let suggestion = self.suggestion;
         let snapshots = plural(self.used.len() as u64, "snapshot");

@@ -78,7 +78,7 @@ pub struct Drawn<'a> {
 }
 
 impl<'a> Drawn<'a> {
-    /// Returns `None` if no series has a point and there are no events.
+    /// Returns `None` if no series has a point and the chart has no events.
     fn of(chart: &'a Chart) -> Option<Self> {
         let y = chart.y;
         let sorted = |series: &'a Series| {
@@ -193,7 +193,7 @@ impl<'a> Drawn<'a> {
     }
 }
 
-/// Least and largest value; `None` if there are no values.
+/// Least and largest value; `None` if `values` is empty.
 fn ends(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     values.fold(None, |ends, value| match ends {
         None => Some((value, value)),

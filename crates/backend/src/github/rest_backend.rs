@@ -1,4 +1,5 @@
-//! The entries of a whole repository, through REST alone: for people at a terminal, where there is no cache service.
+//! The entries of a whole repository, through REST alone: for people at a terminal, without a cache
+//! service.
 
 use super::named;
 use super::options::RepositoryOptions;

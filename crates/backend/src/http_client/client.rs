@@ -251,12 +251,8 @@ impl RetryingClient {
     /// Sends a body. Fails if no byte moves for as long as the answer timeout.
     ///
     /// # Errors
-    /// [`RequestError::Passing`] if there is no response.
-    pub async fn send(
-        &self,
-        request: RequestBuilder,
-        bytes: Bytes,
-    ) -> Result<Response, RequestError> {
+    /// [`RequestError::Passing`] if no response arrives.
+    pub async fn send(&self, request: RequestBuilder, bytes: Bytes) -> Result<Response, RequestError> {
         let moved = Arc::new(Mutex::new(Instant::now()));
         let body = TrackedBody { rest: bytes, moved: Arc::clone(&moved), who: self.who };
         let mut sending = pin!(request.body(reqwest::Body::wrap(body)).send());

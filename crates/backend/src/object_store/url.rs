@@ -50,7 +50,7 @@ impl Address {
     /// else.
     ///
     /// # Errors
-    /// If there is no bucket, or the prefix is not valid for all three services.
+    /// If the bucket is missing, or the prefix is not valid for all three services.
     pub fn parse(text: &str) -> Result<Option<Self>> {
         let Some((scheme, rest)) = text.split_once("://") else { return Ok(None) };
         let Some(service) = Service::ALL.into_iter().find(|it| it.scheme() == scheme) else {

@@ -44,7 +44,7 @@ impl Graph {
     /// Reads all commits of all branches, of this repository and of its `origin`.
     ///
     /// # Errors
-    /// If there is no commit, or if the default branch cannot be determined.
+    /// If the repository has no commit, or if the default branch cannot be determined.
     pub fn read(repository: &Repository, default_branch: Option<&str>) -> Result<Self> {
         let refs = repository.ask([
             "for-each-ref",

@@ -47,7 +47,7 @@ pub fn examine(talk: &Conversation, store: &StoreRequest) -> Result<()> {
 /// Makes the checks that need no root, as the current user. The last finding lists the checks that were left out.
 ///
 /// # Errors
-/// If there is no store.
+/// If the store is not found.
 pub fn without_root(store: &StoreRequest) -> Result<Vec<Finding>> {
     let target = StoreTarget::new(store)?;
     let open = CHECKS.iter().filter(|(_, takes_root, _)| !takes_root);

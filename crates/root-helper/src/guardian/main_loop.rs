@@ -189,7 +189,7 @@ impl GuardianState {
         self.target.request.mandate.limit().map(|limit| Instant::now() + limit)
     }
 
-    /// Records what is stopped. If there is no directory for records, the restore continues: `doctor` reports that.
+    /// Records what is stopped. If the directory for records is missing, the restore continues; `doctor` reports it.
     fn record(&self, RestartPlan { stopped, .. }: &RestartPlan) {
         let _ = StopRecord::write(&self.target, &stopped.daemon, stopped.mount.is_some());
     }

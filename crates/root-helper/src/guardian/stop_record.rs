@@ -39,7 +39,7 @@ pub enum StoppedDaemon {
 }
 
 impl StoppedDaemon {
-    /// Returns what is recorded about a daemon, or `None` if there is no daemon to stop.
+    /// Returns what is recorded about a daemon, or `None` if the store has no daemon to stop.
     fn of(daemon: &Daemon) -> Option<Self> {
         match daemon {
             Daemon::Systemd { units } => Some(StoppedDaemon::Units(units.clone())),

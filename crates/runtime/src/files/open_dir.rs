@@ -82,7 +82,7 @@ impl OpenDir {
     /// Opens a subdirectory.
     ///
     /// # Errors
-    /// If there is no directory of that name, also if the name is a symbolic link.
+    /// If no directory has that name. A symbolic link to a directory does not count.
     pub fn subdirectory(&self, name: impl AsRef<OsStr>) -> Result<Self> {
         let name = plain(name.as_ref())?;
         match openat(&self.fd, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) {

@@ -44,7 +44,7 @@ impl<S: Send + 'static> BlockingWorker<S> {
     /// Runs `work` on the thread and waits for it.
     ///
     /// # Errors
-    /// If the run is canceled meanwhile, or if there is no activity for the stall timeout. The thread is left
+    /// If the run is canceled meanwhile, or if nothing shows activity for the stall timeout. The thread is left
     /// behind then, together with its state. Also if the thread still hangs in earlier work, or panicked.
     pub fn run<T: Send + 'static>(
         &self,

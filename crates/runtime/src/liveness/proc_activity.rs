@@ -268,7 +268,7 @@ mod tests {
     /// Only a limit for a process that shows no activity by mistake.
     const TIMEOUT: Duration = Duration::from_secs(60);
 
-    /// Returns the first activity that is seen, or `None` if there is none within the timeout.
+    /// Returns the first activity that is seen, or `None` if the process is not active within the timeout.
     fn first(pid: u32, timeout: Duration) -> Option<String> {
         let mut vigil = StallTimer::new(timeout);
         while !vigil.is_over() {

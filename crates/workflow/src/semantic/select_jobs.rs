@@ -44,7 +44,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Adds the jobs that cache a store, or all jobs if there are none.
+    /// Adds the jobs that cache a store, or all jobs if no job caches one.
     fn keepers(&mut self, jobs: &Node) -> Result<()> {
         let keeps = |job: &&Pair| read_job(&job.value).steps.iter().any(of_a_store);
         let keepers: Vec<_> = jobs.pairs().iter().filter(keeps).collect();

@@ -75,7 +75,7 @@ pub struct Pair {
 }
 
 impl Node {
-    /// Parses the first document of a text. Returns a null node if there is none.
+    /// Parses the first document of a text. Returns a null node if the text has no document.
     ///
     /// # Errors
     /// If the text is not valid YAML, has a duplicate key or a key that is not a text, or exceeds the limits
