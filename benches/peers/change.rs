@@ -7,8 +7,8 @@ use anyhow::Result;
 
 use super::ours::{KEY, install, save_some, storecache};
 use super::record::{Figure, Quantity, Wanted, Work};
+use super::rounds::{Contender, bytes_below, rounds};
 use super::shell::{has, sh};
-use super::trial::{Contender, bytes_below, rounds};
 use super::{Bench, US};
 
 const ALL: &str = "storecache, all of it";

@@ -13,10 +13,10 @@ mod ours;
 mod pack;
 pub mod plot;
 pub mod record;
+mod rounds;
 mod service;
 mod shell;
 pub mod table;
-mod trial;
 mod unpack;
 
 use std::cell::OnceCell;

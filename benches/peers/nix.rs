@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::record::{Figure, Quantity, Wanted, Work};
+use super::rounds::{Contender, bytes_below, rounds};
 use super::shell::sh;
-use super::trial::{Contender, bytes_below, rounds};
 use super::{Bench, UNSYNCED, US, files};
 use crate::support::{Role, World};
 

@@ -5,8 +5,8 @@ use anyhow::Result;
 use super::corpus::Corpus;
 use super::ours::{KEY, storecache};
 use super::record::{Figure, Quantity, Wanted, Work};
+use super::rounds::{Contender, rounds};
 use super::shell::has;
-use super::trial::{Contender, rounds};
 use super::{Bench, UNSYNCED, US};
 
 const TAR: &str = "tar | zstd -3 -T0";

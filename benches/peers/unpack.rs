@@ -11,8 +11,8 @@ use anyhow::{Result, ensure};
 use super::corpus::Corpus;
 use super::ours::{KEY, install, storecache};
 use super::record::{Figure, Wanted, Work};
+use super::rounds::{Contender, rounds};
 use super::shell::{has, sh};
-use super::trial::{Contender, rounds};
 use super::{Bench, UNSYNCED, US};
 
 /// The peer of the figures.

@@ -1,6 +1,6 @@
 //! The table of a step's inputs, and their conversion into flags.
 //!
-//! `tests/worlds/action.rs` compares action.yml, docs/inputs.md and the flags of `cli.rs` with it.
+//! `tests/worlds/action.rs` compares action.yml, docs/inputs.md and the flags of `src/cli/mod.rs` with it.
 
 use super::job_environment::Job;
 use super::step::Verb;
@@ -28,7 +28,7 @@ pub enum Kind {
     /// A flag without a value.
     Boolean,
     Choice(&'static [&'static str]),
-    /// Never part of a command line: `cli.rs` reads the environment variable of the input.
+    /// Never part of a command line: `src/cli/mod.rs` reads the environment variable of the input.
     Secret,
 }
 

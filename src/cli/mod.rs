@@ -2,6 +2,7 @@
 
 mod backend;
 mod common;
+mod daemon;
 mod doctor;
 mod durability;
 mod examples;
@@ -11,11 +12,11 @@ mod key;
 mod lint;
 mod quarantine;
 mod restore;
+mod run_limits;
 mod save;
 mod simulate;
 mod store;
 mod suggest;
-mod timeouts;
 mod trust;
 
 pub use backend::TOKENS;
@@ -32,8 +33,9 @@ pub use trust::SIGN_KEYS;
 
 use backend::{BETWEEN_CHANGES, BackendArgs, Network, backend};
 use common::{CommonArgs, OutputArgs, size};
+use daemon::DaemonArgs;
 use key::KeyArgs;
-use store::{DaemonArgs, Store, StoreArgs, absolute};
+use store::{Store, StoreArgs, absolute};
 use trust::TrustedKeysArgs;
 
 use crate::config::Look;

@@ -1,10 +1,10 @@
 //! Flags of `restore`.
 
 use super::common::{CommonArgs, MemoryArgs, check_profiles};
+use super::daemon::DaemonArgs;
 use super::durability::Sync;
 use super::quarantine::QuarantineArgs;
-use super::store::DaemonArgs;
-use super::timeouts::PatienceArgs;
+use super::run_limits::RunLimitArgs;
 use super::trust::TrustArgs;
 use crate::config::Restore;
 use anyhow::{Result, bail};
@@ -19,7 +19,7 @@ pub struct RestoreArgs {
     #[command(flatten, next_help_heading = "Daemon")]
     daemon: DaemonArgs,
     #[command(flatten, next_help_heading = "Limits")]
-    patience: PatienceArgs,
+    limits: RunLimitArgs,
     /// Do everything except write, and show what would be restored
     #[arg(long)]
     dry_run: bool,
@@ -100,7 +100,7 @@ impl RestoreArgs {
             key: common.key,
             backends: common.backends,
             output: common.output,
-            clocks: self.patience.clocks(),
+            clocks: self.limits.clocks(),
             dry_run: self.dry_run,
             memory: self.memory.on(common.threads).restoring()?,
             lookup_only: self.lookup_only,

@@ -1,10 +1,10 @@
 //! Flags of `save`.
 
 use super::common::{CommonArgs, MemoryArgs, check_profiles, size};
+use super::daemon::DaemonArgs;
 use super::durability::Sync;
 use super::quarantine::QuarantineArgs;
-use super::store::DaemonArgs;
-use super::timeouts::PatienceArgs;
+use super::run_limits::RunLimitArgs;
 use super::trust::{SignArgs, TrustArgs};
 use crate::config::{BackendOptions, Baseline, Delta, JobStatus, Policy, Save, SavePolicy};
 use anyhow::{Result, bail};
@@ -20,7 +20,7 @@ pub struct SaveArgs {
     #[command(flatten, next_help_heading = "Daemon")]
     daemon: DaemonArgs,
     #[command(flatten, next_help_heading = "Limits")]
-    patience: PatienceArgs,
+    limits: RunLimitArgs,
     /// Do everything except write, and show what would be saved
     #[arg(long)]
     dry_run: bool,
@@ -115,7 +115,7 @@ impl SaveArgs {
             key: common.key,
             backends: backends.collect(),
             output: common.output,
-            clocks: self.patience.clocks(),
+            clocks: self.limits.clocks(),
             dry_run: self.dry_run,
             level: self.level,
             long: self.long,

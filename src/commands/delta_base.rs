@@ -36,7 +36,7 @@ impl DeltaBase {
         let failed = restored.filter(|restore| restore.failed).and_then(|r| r.entry.as_deref());
         let found = match newest {
             Some((name, _)) if failed.is_some_and(|failed| failed == name.to_string()) => {
-                Err(anyhow!("{name} could not be restored"))
+                Err(anyhow!("the restore of this job could not use {name}"))
             }
             Some((name, opened)) => opened.with_context(|| format!("{name} cannot be read")),
             None => match restored.filter(|restore| !restore.failed) {

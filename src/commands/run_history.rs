@@ -82,7 +82,7 @@ pub fn record(outcome: &Outcome) -> Option<String> {
 }
 
 fn add(run: Run) -> Result<()> {
-    let place = DirPath::state().context("there is no home directory")?;
+    let place = DirPath::state().context("no home directory for the history of runs")?;
     let directory = place.make().and_then(OpenDir::check_own)?;
     let mut runs = read_in(&directory);
     runs.push(run);

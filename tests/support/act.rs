@@ -17,8 +17,8 @@ pub fn act() -> PathBuf {
     python_program("act")
 }
 
-/// Adds act and node to the `PATH` of a world. The roots have no node, and the libraries of this machine's
-/// node are missing in them.
+/// Adds act and node to the `PATH` of a world. The root file systems of worlds have no node, and this machine's node
+/// needs libraries that they do not have.
 pub fn with_act_and_node(plan: Plan) -> Plan {
     plan.bind_mount(act(), "/usr/local/bin/act")
         .bind_mount(python_program("node"), "/usr/local/bin/node")

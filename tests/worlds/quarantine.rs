@@ -25,13 +25,12 @@ const STATE: [&str; 2] = ["--state", "/tmp/job.json"];
 /// The file in which a user of a world records bad entries.
 const DENYLIST: &str = "/home/runner/.local/state/storecache/quarantine.json";
 
-/// A world with a running daemon, and the content of a good snapshot of its full store, which is also the only
-/// entry.
+/// A world with a running daemon, whose backend has one entry: a good snapshot of the full store.
 struct QuarantineWorld {
     world: World,
     good: Vec<u8>,
-    /// Name of the good entry.
-    older: String,
+    /// The entry's name.
+    good_name: String,
     /// User and group of the user who saves there.
     owner: (u32, u32),
 }
@@ -40,11 +39,11 @@ impl QuarantineWorld {
     fn new(role: Role) -> QuarantineWorld {
         let world = World::with_fixture(role, Fixture::Small);
         world.start_daemon();
-        let older = save(&world)["entry"].as_str().unwrap().to_owned();
-        let path = world.backend().host_path().join(format!("{older}.tar.zst"));
+        let good_name = save(&world)["entry"].as_str().unwrap().to_owned();
+        let path = world.backend().host_path().join(format!("{good_name}.tar.zst"));
         let metadata = path.metadata().unwrap();
         let owner = (metadata.uid(), metadata.gid());
-        QuarantineWorld { good: fs::read(path).unwrap(), world, older, owner }
+        QuarantineWorld { good: fs::read(path).unwrap(), world, good_name, owner }
     }
 
     fn parts(&self) -> SnapshotParts {
@@ -181,7 +180,7 @@ fn assert_restores_older_entry(ward: &QuarantineWorld, all: &[DamageCase]) {
             some.iter().map(|(number, (.., bytes))| ward.put(&newer(*number), bytes)).collect();
         world.wipe_store();
         let restored = restore(world);
-        assert_eq!((&restored["entry"], &restored["hit"]), (&json!(ward.older), &json!("exact")));
+        assert_eq!((&restored["entry"], &restored["hit"]), (&json!(ward.good_name), &json!("exact")));
         assert_eq!(restored["items"]["restored"], before.references.len(), "{restored}");
         assert_eq!(restored["passed_over"].as_array().unwrap().len(), some.len(), "{restored}");
         // The newest was tried first.
@@ -205,7 +204,7 @@ fn assert_restores_older_entry(ward: &QuarantineWorld, all: &[DamageCase]) {
         let warnings = restored["warnings"].as_array().unwrap();
         assert_eq!(warnings.len(), 1, "{restored}");
         let (number, (_, phase, _)) = some.last().unwrap();
-        for part in [&*newer(*number), phase, &ward.older, ".quarantine", "storecache verify"] {
+        for part in [&*newer(*number), phase, &ward.good_name, ".quarantine", "storecache verify"] {
             assert!(warnings[0].as_str().unwrap().contains(part), "{part}: {restored}");
         }
         assert!(paths.iter().all(|path| !path.exists()));
@@ -271,7 +270,7 @@ fn damaged_base_is_quarantined_and_its_deltas_are_skipped() {
             ward.put(entry(&base), &bytes);
             world.wipe_store();
             let restored = restore(world);
-            assert_eq!(restored["entry"], ward.older, "{what}: {restored}");
+            assert_eq!(restored["entry"], ward.good_name, "{what}: {restored}");
             assert_same(&before, &record_state(world));
             assert_eq!(restored["passed_over"][0][0], delta["entry"], "{what}: {restored}");
             let bad = &restored["quarantined"][0];
@@ -362,7 +361,7 @@ fn unmovable_entry_is_recorded_until_its_file_changes() {
     fs::set_permissions(&directory, Permissions::from_mode(0o555)).unwrap();
     world.wipe_store();
     let restored = restore(world);
-    assert_eq!(restored["entry"], ward.older, "{restored}");
+    assert_eq!(restored["entry"], ward.good_name, "{restored}");
     let bad = &restored["quarantined"][0];
     assert_eq!((&bad["entry"], &bad["file"]), (&json!(name), &Value::Null), "{restored}");
     let warnings = restored["warnings"].as_array().unwrap();
@@ -374,7 +373,7 @@ fn unmovable_entry_is_recorded_until_its_file_changes() {
     // The bad entry's data is not read again.
     world.wipe_store();
     let again = restore(world);
-    assert_eq!(again["entry"], ward.older);
+    assert_eq!(again["entry"], ward.good_name);
     assert!(again["passed_over"][0][1].as_str().unwrap().contains("found bad"), "{again}");
     assert!(again["bytes"]["downloaded"].as_u64() < restored["bytes"]["downloaded"].as_u64());
     assert_eq!((&again["quarantined"], &again["warnings"]), (&Value::Null, &Value::Null));
@@ -820,7 +819,7 @@ fn restore_skips_deltas_on_a_damaged_base() {
     fs::write(&path, flip_bit_at(&good, middle_of_a_frame(&good))).unwrap();
     world.wipe_store();
     let restored = restore(world);
-    assert_eq!(restored["entry"], ward.older, "{restored}");
+    assert_eq!(restored["entry"], ward.good_name, "{restored}");
     assert_same(&before, &record_state(world));
     // All deltas and the base are skipped, and only the base is quarantined.
     assert_eq!(restored["passed_over"].as_array().unwrap().len(), 41, "{restored}");

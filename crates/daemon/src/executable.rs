@@ -194,7 +194,7 @@ impl Program {
                 path.display()
             );
         };
-        // If the file is a script, compare the program that the script has executed.
+        // A script runs as its interpreter, or executes another program: compare the running program with its own file.
         let replaced = match found.is_elf {
             true => !disk.is_running(path),
             false => !disk.is_running(&disk.known),

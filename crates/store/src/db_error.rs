@@ -9,7 +9,8 @@ use rustix::io::Errno;
 #[error("the snapshot's database")]
 pub struct BadDatabase;
 
-/// Adds [`BadDatabase`] to an error from reading a snapshot's database, unless the machine caused the error.
+/// Adds [`BadDatabase`] to an error from reading a snapshot's database, unless it is an I/O or memory error of this
+/// machine and not bad data.
 pub fn of_snapshot(error: Error) -> Error {
     let machine = error.chain().any(|cause| {
         let code = cause.downcast_ref::<rusqlite::Error>().and_then(|e| e.sqlite_error_code());

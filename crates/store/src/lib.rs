@@ -19,12 +19,12 @@ mod db_error;
 mod dominators;
 mod filesystem_root;
 mod gc_roots;
+mod index_check;
 mod install;
 mod integrity;
 mod item;
 mod kind;
 mod layout;
-mod listing;
 mod locks;
 mod merge;
 mod nar_hash;
@@ -46,11 +46,11 @@ pub use db_error::{BadDatabase, of_snapshot};
 pub use dominators::Blame;
 pub use filesystem_root::{in_root, refuse_root_in_store};
 pub use gc_roots::{Roots, live_roots};
+pub use index_check::{ListedItem, Listing, NarSize, SnapshotRows};
 pub use install::Placement;
 pub use item::{ItemName, ValidItem};
 pub use kind::{StoreKind, system, systems};
 pub use layout::Layout;
-pub use listing::{ListedItem, Listing, NarSize, SnapshotRows};
 pub use locks::{
     Holder, Lock, LockKind, LockMode, LockTimeout, describe as describe_holders, held_by, lock,
     lock_open, make_lock_file,

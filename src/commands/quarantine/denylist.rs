@@ -81,7 +81,7 @@ pub fn remember(
     what: &Quarantined,
     directory: Option<&DirPath>,
 ) -> Result<()> {
-    let directory = directory.context("there is no home directory")?;
+    let directory = directory.context("no home directory for the list of bad entries")?;
     let (place, identity) = (backend.place(), backend.identity(name));
     let mut what = what.clone();
     what.reason = what.reason.chars().take(REASON).collect();

@@ -19,7 +19,7 @@ pub struct Archive {
     pub origin: &'static str,
     /// Members that belong to the item `it`, or claim to.
     pub tar: Vec<u8>,
-    /// Words that another program prints for the archive.
+    /// A program that lists the archive, and words that its list must contain.
     pub claim: (ListingProgram, &'static str),
     pub fate: ExpectedResult,
 }

@@ -407,7 +407,7 @@ pub const FAULTS: &[(&str, &str, Fault)] = &[
     }),
 ];
 
-/// Snapshots that older versions may have written.
+/// Deviations that older versions may have written, and that both programs must accept.
 pub const OLD: &[(&str, Fault)] = &[("a row more", |bytes| {
     let path = format!("/nix/store/{}-more", "9".repeat(32));
     let hash = format!("sha256:{}", "0".repeat(64));

@@ -7,7 +7,7 @@
 //! No error and no description contains the token or a URL.
 
 mod blob_reader;
-mod cache_api;
+mod cache_service;
 mod options;
 mod rest;
 mod rest_backend;
@@ -29,7 +29,7 @@ use crate::http_client::{RetryingClient, TRIES};
 use crate::prefetch::Reader;
 use anyhow::{Context, Result, bail};
 use blob_reader::{Blob, Probed};
-use cache_api::{KEYS, Match, Reserved, Service};
+use cache_service::{KEYS, Match, Reserved, Service};
 use rest::Rest;
 use rest_error::Asker;
 use std::collections::{HashMap, HashSet};

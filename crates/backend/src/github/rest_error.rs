@@ -1,8 +1,9 @@
 //! Error messages for refusals of GitHub's REST API: what failed, why, and what to do.
 
 use super::options::RestApi;
-use super::transport::{Lost, NO_ANSWER, TRIES};
+use super::transport::{Lost, NO_ANSWER};
 use crate::Forbidden;
+use crate::http_client::REST_TRIES;
 use crate::http_client::{Secret, host, redacted, retry_after};
 use anyhow::anyhow;
 use octocrab::{Error, GitHubError};
@@ -99,7 +100,7 @@ fn refused(call: &Call, error: &GitHubError, asker: Asker, api: &RestApi) -> any
              name with --repository"
         ),
         (408 | 500.., _) => {
-            anyhow!("{what}: the server failed ({answered}; {TRIES} tries); try again later")
+            anyhow!("{what}: the server failed ({answered}; {REST_TRIES} tries); try again later")
         }
         _ => anyhow!("{what}: {host} refused ({answered})"),
     }

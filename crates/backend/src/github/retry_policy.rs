@@ -1,4 +1,5 @@
-//! Requests to the cache service and responses of its blob server: which failures are retried.
+//! Requests to the cache service and responses of its blob server: which failures are retried. How often, is in
+//! `http_client/retry_limits.rs`.
 
 use crate::http_client::{
     LONGEST_WAIT, RequestError, RetryingClient, TRIES, Whole, redacted, retry_after,

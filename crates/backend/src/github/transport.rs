@@ -1,7 +1,7 @@
-//! Transport for octocrab: sends its requests over the connections of [`RetryingClient`], so that there is one TLS stack, one
-//! set of timeouts and limits, and one place that retries.
+//! Transport for octocrab: sends its requests over the connections of [`RetryingClient`], so that there is one TLS
+//! stack, one set of timeouts and limits, and one place that retries.
 
-use crate::http_client::{RequestError, RetryingClient, Whole};
+use crate::http_client::{REST_TRIES, RequestError, RetryingClient, Whole};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use octocrab::{AuthState, OctoBody, Octocrab, OctocrabBuilder};
 use serde::de::IgnoredAny;
@@ -11,10 +11,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use tower_service::Service;
-
-/// How often a request is made. Requests to the cache service are tried more often, but a job that waits for this one
-/// has done all its work.
-pub const TRIES: u32 = 3;
 
 pub const NO_ANSWER: &str = "the response is not from GitHub's REST API";
 
@@ -29,7 +25,7 @@ pub struct HttpTransport {
 
 /// No usable response came.
 #[derive(Debug, thiserror::Error)]
-#[error("{0} ({TRIES} tries)")]
+#[error("{0} ({REST_TRIES} tries)")]
 pub struct Lost(String);
 
 impl HttpTransport {
@@ -53,14 +49,14 @@ impl HttpTransport {
             let answer = answer.await.and_then(|answer| checked(&method, answer));
             failures += 1;
             match answer {
-                Ok(answer) if failures == TRIES || !passes(answer.status) => {
+                Ok(answer) if failures == REST_TRIES || !passes(answer.status) => {
                     let mut response = Response::new(answer.body.into());
                     *response.status_mut() =
                         StatusCode::from_u16(answer.status).map_err(|e| Lost(e.to_string()))?;
                     *response.headers_mut() = answer.headers;
                     return Ok(response);
                 }
-                Err(RequestError::Passing { what, .. }) if failures == TRIES => {
+                Err(RequestError::Passing { what, .. }) if failures == REST_TRIES => {
                     return Err(Lost(what));
                 }
                 Ok(_) | Err(RequestError::Passing { .. }) => {}

@@ -4,7 +4,7 @@
 //! 12.31).
 
 use super::Hub;
-use super::cache_api::Upload;
+use super::cache_service::Upload;
 use super::retry_policy::blob_fault;
 use crate::http_client::{Block, RequestError, RetryingClient, Secret, TRIES};
 use crate::{Entry, EntryName, EntryWriter, Written};

@@ -1,6 +1,6 @@
 //! Version 1 of the cache service, which GHES, `act`, Forgejo and older runners of Gitea support.
 
-use super::cache_api::{Match, NotYet, Reserved, Upload, refusal, unexpected};
+use super::cache_service::{Match, NotYet, Reserved, Upload, refusal, unexpected};
 use crate::http_client::{RetryingClient, Secret};
 use anyhow::{Result, bail};
 use serde_json::json;

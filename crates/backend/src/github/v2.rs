@@ -1,6 +1,6 @@
 //! Version 2 of the cache service: three Twirp calls, as JSON with the names of its proto file.
 
-use super::cache_api::{Match, NotYet, Reserved, Upload, refusal, unexpected};
+use super::cache_service::{Match, NotYet, Reserved, Upload, refusal, unexpected};
 use super::retry_policy::Answer;
 use crate::Refused;
 use crate::http_client::{RetryingClient, Secret};

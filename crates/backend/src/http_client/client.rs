@@ -39,12 +39,6 @@ pub struct Patience {
 /// (tonistiigi/go-actions-cache#40).
 pub const OLD: Duration = Duration::from_secs(8 * 60);
 
-/// How often a request is made before its failure is final.
-pub const TRIES: u32 = 5;
-
-/// The longest `Retry-After` to wait for: a job should rather run without its cache.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
-
 /// The longest response body that is read, except from a blob server, in bytes.
 const LONGEST_ANSWER: usize = 1 << 20;
 
@@ -252,7 +246,11 @@ impl RetryingClient {
     ///
     /// # Errors
     /// [`RequestError::Passing`] if no response arrives.
-    pub async fn send(&self, request: RequestBuilder, bytes: Bytes) -> Result<Response, RequestError> {
+    pub async fn send(
+        &self,
+        request: RequestBuilder,
+        bytes: Bytes,
+    ) -> Result<Response, RequestError> {
         let moved = Arc::new(Mutex::new(Instant::now()));
         let body = TrackedBody { rest: bytes, moved: Arc::clone(&moved), who: self.who };
         let mut sending = pin!(request.body(reqwest::Body::wrap(body)).send());

@@ -4,7 +4,7 @@ use super::message_reader::Orders;
 use super::messages::{
     Answer, ArmRequest, DaemonFound, END, GuardianInit, START, STARTING, STOP, STOPPING, Stopped,
 };
-use super::restart_orphans::restart_after_crash;
+use super::restart_after_crash::restart_after_crash;
 use super::stop_record::StopRecord;
 use crate::protocol::Phase;
 use crate::sanitize::settle;
@@ -147,7 +147,7 @@ impl GuardianState {
                 Err(e) => _ = tell(Err(e)),
             }
         }
-        self.put_right(None)
+        self.recover(None)
     }
 
     fn serve_armed(&self, known: &RestartPlan, stopper: &Stopper, orders: &mut Orders) -> u8 {
@@ -179,7 +179,7 @@ impl GuardianState {
                 _ => _ = tell(Err(anyhow!("the daemon was already found"))),
             }
         }
-        self.put_right(
+        self.recover(
             (!started).then_some(DaemonAway { known, half_stopped: stopping.then_some(stopper) }),
         )
     }
@@ -225,7 +225,7 @@ impl GuardianState {
 
     /// Recovers after the death of the root helper: its locks are free, its commit may be incomplete, and it may have
     /// stopped the daemon in `away`.
-    fn put_right(&self, away: Option<DaemonAway>) -> u8 {
+    fn recover(&self, away: Option<DaemonAway>) -> u8 {
         if self.is_backup {
             self.await_other();
         }

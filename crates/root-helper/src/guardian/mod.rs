@@ -16,13 +16,13 @@
 //! - `message_reader`: a guardian's connection to the root helper
 //! - `main_loop`: the work of a guardian
 //! - `stop_record`: the record of a stopped daemon, for the next restore
-//! - `restart_orphans`: starts a daemon again if the root helper and both guardians were killed
+//! - `restart_after_crash`: starts a daemon again if the root helper and both guardians were killed
 
 mod handle;
 mod main_loop;
 mod message_reader;
 mod messages;
-mod restart_orphans;
+mod restart_after_crash;
 mod stop_record;
 
 pub use main_loop::{guard, serve_orders};

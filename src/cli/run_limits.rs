@@ -5,7 +5,7 @@ use clap::Args;
 use std::time::Duration;
 
 #[derive(Debug, Args)]
-pub(super) struct PatienceArgs {
+pub(super) struct RunLimitArgs {
     /// Cancel and undo the run after this many seconds; 0 means no limit [default: 0]
     #[arg(
         long,
@@ -23,7 +23,7 @@ pub(super) struct PatienceArgs {
     stall_timeout: u64,
 }
 
-impl PatienceArgs {
+impl RunLimitArgs {
     pub(super) fn clocks(&self) -> Clocks {
         let deadline = Some(self.deadline).filter(|&seconds| seconds != 0);
         Clocks {
