@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use super::invocation::Output;
 
-/// Resident code of the released program and glibc, in bytes: a release is under 12 MB, and `--memory` is meant for
-/// it. A debug build has up to 22 MiB, of which only this much counts.
-const RELEASED_CODE: u64 = 14 << 20;
+/// Resident code of the released program and glibc, in bytes: `scripts/build-release` makes 13 MB, and `--memory` is
+/// meant for that. A debug build has up to 22 MiB, of which only this much counts.
+const RELEASED_CODE: u64 = 15 << 20;
 
 /// The peak usage of one process.
 #[derive(Clone, Debug, Default)]
