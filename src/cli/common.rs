@@ -95,6 +95,6 @@ pub(super) fn check_profiles(wanted: bool, kind: Option<StoreKind>) -> Result<()
         Some(StoreKind::Nix | StoreKind::Plain) if wanted => {
             bail!("--profiles is for --store guix")
         }
-        _ => Ok(()),
+        Some(StoreKind::Guix | StoreKind::Nix | StoreKind::Plain) | None => Ok(()),
     }
 }

@@ -123,7 +123,7 @@ pub fn one_backend(
     let version = || -> Result<String> {
         let store_dir = match kind {
             StoreKind::Plain => "",
-            kind => Layout::of(kind, Path::new("/"))?.store_dir,
+            StoreKind::Guix | StoreKind::Nix => Layout::of(kind, Path::new("/"))?.store_dir,
         };
         Ok(cache_version(kind.name(), store_dir, &system()).to_string())
     };

@@ -180,7 +180,10 @@ fn assert_restores_older_entry(ward: &QuarantineWorld, all: &[DamageCase]) {
             some.iter().map(|(number, (.., bytes))| ward.put(&newer(*number), bytes)).collect();
         world.wipe_store();
         let restored = restore(world);
-        assert_eq!((&restored["entry"], &restored["hit"]), (&json!(ward.good_name), &json!("exact")));
+        assert_eq!(
+            (&restored["entry"], &restored["hit"]),
+            (&json!(ward.good_name), &json!("exact"))
+        );
         assert_eq!(restored["items"]["restored"], before.references.len(), "{restored}");
         assert_eq!(restored["passed_over"].as_array().unwrap().len(), some.len(), "{restored}");
         // The newest was tried first.

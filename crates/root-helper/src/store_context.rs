@@ -16,15 +16,8 @@ use storecache_runtime::liveness;
 use storecache_runtime::memory::MeteredBytes;
 use storecache_runtime::writeback::Writeback;
 use storecache_snapshot::Unpacked;
-use storecache_store::{
-    Layout, Lock, LockKind, LockMode, Owner, StoreKind, in_root, lock, make_lock_file,
-};
+use storecache_store::{Layout, Lock, LockKind, LockMode, Owner, in_root, lock, make_lock_file};
 
-/// Names that systemd may know the Nix daemon by; sockets first.
-/// Source: `NixOS/nix:misc/systemd`, `DeterminateSystems/nix-installer`.
-const NIX_UNITS: [&str; 3] = ["nix-daemon.socket", "determinate-nixd.socket", "nix-daemon.service"];
-/// Names that systemd may know the Guix daemon by. Source: guix 1.5 `etc/guix-daemon.service.in`.
-const GUIX_UNITS: [&str; 1] = ["guix-daemon.service"];
 /// How often progress is reported. It is not reported with each frame: the user process may read slowly while it
 /// sends frames, and with a full reply pipe each process would wait for the other.
 const TELL_PROGRESS: Duration = Duration::from_millis(100);
@@ -55,10 +48,7 @@ impl StoreTarget {
                  of the store with --root DIR",
                 request.kind,
                 layout.state().display(),
-                match request.kind {
-                    StoreKind::Guix => "Guix",
-                    _ => "Nix",
-                }
+                request.kind.package_manager()
             );
         }
         Ok(StoreTarget {
@@ -71,10 +61,7 @@ impl StoreTarget {
 
     /// Returns the names that systemd may know the daemon by; sockets first.
     pub fn units(&self) -> &'static [&'static str] {
-        match self.layout.kind {
-            StoreKind::Guix => &GUIX_UNITS,
-            _ => &NIX_UNITS,
-        }
+        self.layout.kind.units()
     }
 
     /// Returns the daemon that is in charge now.
@@ -98,10 +85,7 @@ impl StoreTarget {
 
     fn whereabouts(&self) -> Result<DaemonLookup<'_>> {
         let StoreRequest { root, shepherds, mandate, .. } = &self.request;
-        let name = match self.layout.kind {
-            StoreKind::Guix => "guix-daemon",
-            _ => "nix-daemon",
-        };
+        let name = self.layout.kind.daemon();
         let systems =
             SHEPHERD_SOCKETS.iter().filter_map(|path| in_root(root, Path::new(path)).ok());
         // The requester's own shepherds belong to this machine, not to a system below another root.

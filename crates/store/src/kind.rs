@@ -39,6 +39,45 @@ impl StoreKind {
         }
     }
 
+    /// Name of the package manager, for messages.
+    pub fn package_manager(self) -> &'static str {
+        match self {
+            StoreKind::Guix => "Guix",
+            StoreKind::Nix => "Nix",
+            StoreKind::Plain => "no package manager",
+        }
+    }
+
+    /// Name of the daemon's program and of its service in a shepherd; empty if the kind has no daemon.
+    pub fn daemon(self) -> &'static str {
+        match self {
+            StoreKind::Guix => "guix-daemon",
+            StoreKind::Nix => "nix-daemon",
+            StoreKind::Plain => "",
+        }
+    }
+
+    /// The names that systemd may know the daemon by; sockets first. Sources: guix 1.5 `etc/guix-daemon.service.in`;
+    /// `NixOS/nix:misc/systemd`, `DeterminateSystems/nix-installer`.
+    pub fn units(self) -> &'static [&'static str] {
+        match self {
+            StoreKind::Guix => &["guix-daemon.service"],
+            StoreKind::Nix => {
+                &["nix-daemon.socket", "determinate-nixd.socket", "nix-daemon.service"]
+            }
+            StoreKind::Plain => &[],
+        }
+    }
+
+    /// A shell command that starts the daemon without a supervisor; empty if the kind has no daemon.
+    pub fn start_command(self) -> &'static str {
+        match self {
+            StoreKind::Guix => "guix-daemon --build-users-group=guixbuild &",
+            StoreKind::Nix => "nix-daemon &",
+            StoreKind::Plain => "",
+        }
+    }
+
     /// Parses a name as returned by [`StoreKind::name`].
     pub fn parse(name: &str) -> Result<Self> {
         StoreKind::ALL

@@ -324,7 +324,8 @@ fn is_busy(error: &rusqlite::Error) -> bool {
 fn empty_database(kind: StoreKind) -> String {
     let (columns, tables) = match kind {
         StoreKind::Nix => (NIX_COLUMNS, ""),
-        _ => ("", GUIX_TABLES),
+        StoreKind::Guix => ("", GUIX_TABLES),
+        StoreKind::Plain => ("", ""),
     };
     [VALID_PATHS, columns, OTHER_TABLES, tables].concat()
 }

@@ -189,10 +189,9 @@ fn states(target: &StoreTarget) -> Result<Option<Vec<UnitState>>> {
 /// Returns a command that starts a daemon if none runs.
 fn start(target: &StoreTarget) -> Result<String> {
     let known = states(target)?.unwrap_or_default();
-    Ok(match (known.first(), target.layout.kind) {
-        (Some(unit), _) => format!("systemctl start {}", unit.name),
-        (None, StoreKind::Guix) => "guix-daemon --build-users-group=guixbuild &".into(),
-        (None, _) => "nix-daemon &".into(),
+    Ok(match known.first() {
+        Some(unit) => format!("systemctl start {}", unit.name),
+        None => target.layout.kind.start_command().into(),
     })
 }
 
