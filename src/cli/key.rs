@@ -36,10 +36,10 @@ pub struct ShowKeyArgs {
     #[command(flatten, next_help_heading = "Output")]
     output: OutputArgs,
     /// Show every ingredient of the key, which part of it counts, its digest, and warnings about it
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     explain: bool,
     /// Take flags that are not given from the workflow step that uses storecache
-    #[arg(long)]
+    #[arg(long, help_heading = "Key")]
     from_step: bool,
 }
 
@@ -52,7 +52,7 @@ pub struct DiffArgs {
     #[arg(default_value = ".")]
     after: String,
     /// Take flags that are not given from the workflow step that uses storecache, as of the new state
-    #[arg(long)]
+    #[arg(long, help_heading = "Key")]
     from_step: bool,
     #[command(flatten)]
     common: CommonArgs,

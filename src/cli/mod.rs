@@ -90,13 +90,13 @@ pub struct InspectArgs {
     #[command(flatten)]
     look: LookArgs,
     /// List the items with their sizes
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     items: bool,
     /// Show the size that each item accounts for, and which items were restored but never read
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     blame: bool,
     /// Write that as an HTML page, with a map of all items
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     html: Option<PathBuf>,
 }
 

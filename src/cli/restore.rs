@@ -21,44 +21,44 @@ pub struct RestoreArgs {
     #[command(flatten, next_help_heading = "Limits")]
     limits: RunLimitArgs,
     /// Do everything except write, and show what would be restored
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     dry_run: bool,
     #[command(flatten, next_help_heading = "Limits")]
     memory: MemoryArgs,
     /// Report the matching snapshot without restoring it
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     lookup_only: bool,
     /// Handling of a plain directory that has other content
-    #[arg(long, value_enum, default_value_t = Mode::Add, hide_short_help = true)]
+    #[arg(long, value_enum, default_value_t = Mode::Add, hide_short_help = true, help_heading = "What to restore")]
     mode: Mode,
     /// Whether to flush restored items to disk before they become valid
     ///
     /// Without this, a power cut can leave a database with items that are not on disk.
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Sync::Auto, hide_short_help = true)]
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Sync::Auto, hide_short_help = true, help_heading = "Checks")]
     sync: Sync,
     #[command(flatten, next_help_heading = "Trust")]
     trust: TrustArgs,
     /// Checks before the restore is complete
-    #[arg(long, value_enum, default_value_t = Verify::Rows)]
+    #[arg(long, value_enum, default_value_t = Verify::Rows, help_heading = "Checks")]
     verify: Verify,
     /// Also restore your Guix profiles, as new generations
-    #[arg(long)]
+    #[arg(long, help_heading = "What to restore")]
     profiles: bool,
     /// Report whether the closure of this item is complete after the restore; repeatable
     ///
     /// An item is a path, or a name with or without the hash. Names may have wildcards.
-    #[arg(long, value_name = "ITEM")]
+    #[arg(long, value_name = "ITEM", help_heading = "Checks")]
     require: Vec<String>,
     /// Write state for the later save of this job to this file
-    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = "What to restore")]
     state: Option<PathBuf>,
     #[command(flatten, next_help_heading = "Backend")]
     quarantine: QuarantineArgs,
     /// Append a Markdown summary to this file
-    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = "Output")]
     summary: Option<PathBuf>,
     /// Exit with code 3 on a miss, or if a required item is incomplete
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     fail_on_miss: bool,
 }
 

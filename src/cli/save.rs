@@ -22,21 +22,21 @@ pub struct SaveArgs {
     #[command(flatten, next_help_heading = "Limits")]
     limits: RunLimitArgs,
     /// Do everything except write, and show what would be saved
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     dry_run: bool,
     /// zstd compression level
     #[arg(long, value_name = "N", default_value_t = 3,
-        value_parser = clap::value_parser!(i32).range(1..=19))]
+        value_parser = clap::value_parser!(i32).range(1..=19), help_heading = "Snapshot")]
     level: i32,
     /// Use large frames with long-distance matching
     ///
     /// Snapshots are smaller, saves are slower, and partial restores read more.
-    #[arg(long, hide_short_help = true)]
+    #[arg(long, hide_short_help = true, help_heading = "Snapshot")]
     long: bool,
     #[command(flatten, next_help_heading = "Limits")]
     memory: MemoryArgs,
     /// Also save your Guix profiles (guix pull, guix install)
-    #[arg(long)]
+    #[arg(long, help_heading = "What to save")]
     profiles: bool,
     #[command(flatten, next_help_heading = "When to save")]
     policy: PolicyArgs,
@@ -45,37 +45,37 @@ pub struct SaveArgs {
     #[command(flatten, next_help_heading = "Trust")]
     trust: TrustArgs,
     /// State file that the restore of this job wrote with --state
-    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = "What to save")]
     state: Option<PathBuf>,
     /// Whether to save items that were valid before the restore, according to --state
-    #[arg(long, value_enum, default_value_t = Baseline::Exclude, hide_short_help = true)]
+    #[arg(long, value_enum, default_value_t = Baseline::Exclude, hide_short_help = true, help_heading = "What to save")]
     baseline: Baseline,
     /// Save only the closure of this item; repeatable
     ///
     /// An item is a path, or a name with or without the hash. Names may have wildcards.
-    #[arg(long, value_name = "ITEM")]
+    #[arg(long, value_name = "ITEM", help_heading = "What to save")]
     roots: Vec<String>,
     /// Omit the least recently used items until the rest has at most this NAR size, as in 500M or 8G
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "What to save")]
     max_size: Option<u64>,
     /// Save all items, even if a delta on an existing snapshot is possible
-    #[arg(long)]
+    #[arg(long, help_heading = "Snapshot")]
     full: bool,
     /// Save all items if the new ones exceed this fraction of the base, by size
-    #[arg(long, value_name = "SHARE", default_value_t = 0.4, value_parser = share, hide_short_help = true)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.4, value_parser = share, hide_short_help = true, help_heading = "Snapshot")]
     rebase_at: f64,
     /// Whether to flush an entry of a dir: backend to disk before publishing it
     ///
     /// Without this, a power cut can leave a truncated entry.
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Sync::Auto, hide_short_help = true)]
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Sync::Auto, hide_short_help = true, help_heading = "Snapshot")]
     sync: Sync,
     /// After the save, keep only the N newest entries of this key and the bases that they depend on
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = "Backend")]
     keep: Option<NonZeroUsize>,
     #[command(flatten, next_help_heading = "Backend")]
     quarantine: QuarantineArgs,
     /// Append a Markdown summary of the job to this file
-    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = "Output")]
     summary: Option<PathBuf>,
 }
 
