@@ -18,12 +18,12 @@ use std::time::{Duration, Instant};
 use storecache_runtime::liveness;
 
 const CLIENT_MAGIC: u64 = 0x6e69_7863;
-const SERVER_MAGIC: u64 = 0x6478_696f;
-const OUR_VERSION: u64 = 0x115;
+pub(super) const SERVER_MAGIC: u64 = 0x6478_696f;
+pub(super) const OUR_VERSION: u64 = 0x115;
 /// Protocol version 1.33, with which Nix began to send its program version. Below 1.35, nothing else is new in
 /// a handshake.
 const VERSION_TELLING: u64 = 0x121;
-const STDERR_LAST: u64 = 0x616c_7473;
+pub(super) const STDERR_LAST: u64 = 0x616c_7473;
 const STDERR_ERROR: u64 = 0x6378_7470;
 const STDERR_NEXT: u64 = 0x6f6c_6d67;
 const OP_IS_VALID_PATH: u64 = 1;
@@ -205,7 +205,13 @@ impl Client {
         while !bytes.is_empty() {
             self.arm()?;
             match self.stream.read(bytes) {
-                Ok(0) => bail!("the daemon hung up"),
+                Ok(0) => {
+                    return Err(std::io::Error::new(
+                        ErrorKind::UnexpectedEof,
+                        "the daemon hung up",
+                    )
+                    .into());
+                }
                 Ok(read) => bytes = &mut bytes[read..],
                 Err(e) => match e.kind() {
                     ErrorKind::Interrupted => {}
