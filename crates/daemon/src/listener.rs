@@ -19,16 +19,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use storecache_runtime::liveness;
 use storecache_runtime::path_audit::Suspects;
-
-/// Pauses before another client, if the daemon closed the connection of the last one without an answer.
-const LOST_PAUSES: [Duration; 4] = [
-    Duration::from_millis(50),
-    Duration::from_millis(100),
-    Duration::from_millis(200),
-    Duration::from_millis(400),
-];
 
 /// The error that this process can see the daemon's socket, but not its process.
 #[derive(Debug, thiserror::Error)]
@@ -165,7 +156,7 @@ impl VerifiedListener {
         }
         let process = process_of(&stream, &listener, socket)?;
         drop(stream);
-        greet(socket, Instant::now() + patience).with_context(|| {
+        Client::open_again(socket, Instant::now() + patience).with_context(|| {
             format!(
                 "{} listens on {}, but does not answer like a Nix or Guix daemon, so it is not \
                  stopped",
@@ -178,30 +169,6 @@ impl VerifiedListener {
         }
         Ok(VerifiedListener { listener, process: Arc::new(process) })
     }
-}
-
-/// Completes a handshake. A daemon opens the store in a process for each client, before it reads the greeting; if that
-/// fails, the connection is reset. The cause may pass, so this tries again.
-fn greet(socket: &Path, deadline: Instant) -> Result<Client> {
-    let mut pauses = LOST_PAUSES.into_iter();
-    loop {
-        let error = match Client::open(socket, deadline) {
-            Err(e) if is_lost(&e) => e,
-            other => return other,
-        };
-        let Some(pause) = pauses.next().filter(|&pause| Instant::now() + pause < deadline) else {
-            return Err(error);
-        };
-        liveness::waiting(format!("the daemon on {} lost a client: {error:#}", socket.display()));
-        std::thread::sleep(pause);
-    }
-}
-
-/// Whether the other end closed the connection without an answer.
-fn is_lost(error: &anyhow::Error) -> bool {
-    let lost = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe, ErrorKind::UnexpectedEof];
-    let kinds = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
-    kinds.map(std::io::Error::kind).any(|kind| lost.contains(&kind))
 }
 
 /// Explains why a listener is left alone.
@@ -241,47 +208,4 @@ fn process_of(stream: &UnixStream, listener: &Listener, socket: &Path) -> Result
         bail!(gone());
     }
     Ok(process)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::worker_protocol::{OUR_VERSION, SERVER_MAGIC, STDERR_LAST};
-    use super::*;
-    use std::io::Write;
-    use std::os::unix::net::UnixListener;
-
-    /// Closes so many connections at once, and then answers one like a daemon.
-    fn daemon_that_loses(clients: usize, socket: &Path) -> std::thread::JoinHandle<()> {
-        let listener = UnixListener::bind(socket).unwrap();
-        std::thread::spawn(move || {
-            for _ in 0..clients {
-                drop(listener.accept().unwrap());
-            }
-            let Ok((mut client, _)) = listener.accept() else { return };
-            for word in [SERVER_MAGIC, OUR_VERSION, STDERR_LAST] {
-                client.write_all(&word.to_le_bytes()).unwrap();
-            }
-            // Until the client closes the connection.
-            let _ = std::io::copy(&mut client, &mut std::io::sink());
-        })
-    }
-
-    #[test]
-    fn daemon_that_loses_a_client_is_asked_again() {
-        let directory = tempfile::tempdir().unwrap();
-        let deadline = Instant::now() + Duration::from_secs(60);
-        for (clients, name) in [(0, "none"), (1, "one"), (LOST_PAUSES.len(), "some")] {
-            let socket = directory.path().join(name);
-            let daemon = daemon_that_loses(clients, &socket);
-            greet(&socket, deadline).map(drop).unwrap();
-            daemon.join().unwrap();
-        }
-        let socket = directory.path().join("all");
-        let daemon = daemon_that_loses(LOST_PAUSES.len() + 1, &socket);
-        let error = greet(&socket, deadline).map(drop).unwrap_err();
-        assert!(is_lost(&error), "{error:#}");
-        // Lets the thread end.
-        drop(UnixStream::connect(&socket));
-        let _ = daemon.join();
-    }
 }

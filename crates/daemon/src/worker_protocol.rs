@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::sys::socket::{self as net, AddressFamily, SockFlag, SockType, UnixAddr};
 use rustix::fs::{Mode, OFlags, open};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Error, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -18,12 +18,12 @@ use std::time::{Duration, Instant};
 use storecache_runtime::liveness;
 
 const CLIENT_MAGIC: u64 = 0x6e69_7863;
-pub(super) const SERVER_MAGIC: u64 = 0x6478_696f;
-pub(super) const OUR_VERSION: u64 = 0x115;
+const SERVER_MAGIC: u64 = 0x6478_696f;
+const OUR_VERSION: u64 = 0x115;
 /// Protocol version 1.33, with which Nix began to send its program version. Below 1.35, nothing else is new in
 /// a handshake.
 const VERSION_TELLING: u64 = 0x121;
-pub(super) const STDERR_LAST: u64 = 0x616c_7473;
+const STDERR_LAST: u64 = 0x616c_7473;
 const STDERR_ERROR: u64 = 0x6378_7470;
 const STDERR_NEXT: u64 = 0x6f6c_6d67;
 const OP_IS_VALID_PATH: u64 = 1;
@@ -35,6 +35,14 @@ const STRING_LIMIT: u64 = 1 << 20;
 const TRY_AGAIN: Duration = Duration::from_millis(5);
 /// How long a daemon with a full backlog may refuse new connections.
 const ROOM: Duration = Duration::from_secs(2);
+
+/// Pauses before another client, if the daemon closed the connection of the last one without an answer.
+const LOST_PAUSES: [Duration; 4] = [
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+];
 
 /// A connection on which the daemon has reported that the store is open.
 pub struct Client {
@@ -108,7 +116,7 @@ pub fn await_ready(socket: &Path, probe: &str, patience: Duration) -> Result<Cli
             )));
         }
         liveness::waiting(format!("the daemon on {} is not ready: {error:#}", socket.display()));
-        std::thread::sleep(TRY_AGAIN);
+        sleep(TRY_AGAIN);
     }
 }
 
@@ -118,6 +126,23 @@ impl Client {
         let (mut client, _) = Self::greet(socket, deadline, OUR_VERSION)?;
         client.drain().context("failed step: wait until it has opened the store")?;
         Ok(client)
+    }
+
+    /// As [`Client::open`], but tries again if the daemon closed the connection. It opens the store in a process for each
+    /// client, before it reads the greeting (`NixOS/nix:src/nix/unix/daemon.cc`, `daemonLoop`). If that fails, the
+    /// connection is reset, and the cause may pass.
+    pub fn open_again(socket: &Path, deadline: Instant) -> Result<Self> {
+        for pause in LOST_PAUSES {
+            match Self::open(socket, deadline) {
+                Err(e) if is_lost(&e) && Instant::now() + pause < deadline => {
+                    let shown = socket.display();
+                    liveness::waiting(format!("the daemon on {shown} lost a client: {e:#}"));
+                    sleep(pause);
+                }
+                done => return done,
+            }
+        }
+        Self::open(socket, deadline)
     }
 
     /// Performs the first half of a handshake. Returns the server's version too.
@@ -205,13 +230,7 @@ impl Client {
         while !bytes.is_empty() {
             self.arm()?;
             match self.stream.read(bytes) {
-                Ok(0) => {
-                    return Err(std::io::Error::new(
-                        ErrorKind::UnexpectedEof,
-                        "the daemon hung up",
-                    )
-                    .into());
-                }
+                Ok(0) => bail!(Error::new(ErrorKind::UnexpectedEof, "the daemon hung up")),
                 Ok(read) => bytes = &mut bytes[read..],
                 Err(e) => match e.kind() {
                     ErrorKind::Interrupted => {}
@@ -250,6 +269,13 @@ impl Client {
         self.stream.set_write_timeout(Some(left))?;
         Ok(())
     }
+}
+
+/// Whether the other end closed the connection without an answer.
+fn is_lost(error: &anyhow::Error) -> bool {
+    let lost = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe, ErrorKind::UnexpectedEof];
+    let kinds = error.chain().filter_map(|cause| cause.downcast_ref::<Error>());
+    kinds.map(Error::kind).any(|kind| lost.contains(&kind))
 }
 
 fn push_string(request: &mut Vec<u8>, text: &str) {
@@ -312,5 +338,40 @@ mod tests {
         let fifo = place.path().join("fifo");
         nix::unistd::mkfifo(&fifo, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
         assert!(connect(&fifo.join("socket")).is_err());
+    }
+
+    /// Closes so many connections at once, and then answers one like a daemon.
+    fn daemon_that_loses(clients: usize, socket: &Path) -> thread::JoinHandle<()> {
+        let listener = UnixListener::bind(socket).unwrap();
+        thread::spawn(move || {
+            for _ in 0..clients {
+                drop(listener.accept().unwrap());
+            }
+            let Ok((mut client, _)) = listener.accept() else { return };
+            for word in [SERVER_MAGIC, OUR_VERSION, STDERR_LAST] {
+                client.write_all(&word.to_le_bytes()).unwrap();
+            }
+            // Until the client closes the connection.
+            let _ = std::io::copy(&mut client, &mut std::io::sink());
+        })
+    }
+
+    #[test]
+    fn daemon_that_loses_a_client_is_asked_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        for (clients, name) in [(0, "none"), (1, "one"), (LOST_PAUSES.len(), "some")] {
+            let socket = directory.path().join(name);
+            let daemon = daemon_that_loses(clients, &socket);
+            Client::open_again(&socket, deadline).map(drop).unwrap();
+            daemon.join().unwrap();
+        }
+        let socket = directory.path().join("all");
+        let daemon = daemon_that_loses(LOST_PAUSES.len() + 1, &socket);
+        let error = Client::open_again(&socket, deadline).map(drop).unwrap_err();
+        assert!(is_lost(&error), "{error:#}");
+        // Lets the thread end.
+        drop(UnixStream::connect(&socket));
+        let _ = daemon.join();
     }
 }
