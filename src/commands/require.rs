@@ -1,10 +1,10 @@
 //! `--require`: checks whether the store has everything that a job is going to need, whatever was restored.
 
-use crate::report::{self, Outcome, Required};
+use crate::report::{self, Outcome};
 use anyhow::{Result, bail};
 use std::time::Instant;
 use storecache_root_helper::client::RootHelperProcess;
-use storecache_root_helper::protocol::{self, Reply, Request};
+use storecache_root_helper::protocol::{Reply, Request};
 
 /// Has the root helper check the closures, and records the results in the report.
 pub fn check(
@@ -20,14 +20,9 @@ pub fn check(
     let (Reply::Checked(required), _) = root.receive()? else {
         bail!("unexpected reply from the root helper (expected `Checked`)");
     };
-    outcome.required = required.into_iter().map(reported).collect();
+    outcome.required = required;
     outcome.seconds.check = checking.elapsed().as_secs_f64();
     Ok(())
-}
-
-fn reported(required: protocol::Required) -> Required {
-    let protocol::Required { pattern, complete, items, closure, missing } = required;
-    Required { pattern, complete, items, closure, missing }
 }
 
 /// Whether all required items are complete.

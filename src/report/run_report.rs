@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use storecache_root_helper::protocol::Required;
 use storecache_runtime::liveness;
 
 /// Fields may be added but never renamed: other programs read them.
@@ -167,20 +168,6 @@ impl BaseUse {
     pub fn used(&self) -> Option<&str> {
         self.entry.as_deref().filter(|_| self.reason.is_none())
     }
-}
-
-/// One pattern of `--require`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Required {
-    pub pattern: String,
-    /// Whether any item matches and its whole closure is present.
-    pub complete: bool,
-    /// Number of valid items that match.
-    pub items: u64,
-    /// Number of valid items in their closures.
-    pub closure: u64,
-    /// Items of the closures that are not on the disk.
-    pub missing: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,8 @@ use crate::support::{Fixture, Role, World};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use pulldown_cmark::{Event, Options, Parser, Tag};
-use storecache::report::{Growth, Hit, Job, Outcome, Required, render};
+use storecache::report::{Growth, Hit, Job, Outcome, render};
+use storecache_root_helper::protocol::Required;
 use storecache_runtime::untrusted::escape;
 
 /// GitHub's limit for one step.
