@@ -156,7 +156,7 @@ pub(super) fn backend(text: Option<&str>, network: Network) -> Result<BackendOpt
         ),
         None => {
             let path = DirPath::cache()
-                .context("there is no home directory; name a directory with --backend dir:PATH")?;
+                .context("no home directory is known; name a directory with --backend dir:PATH")?;
             Ok(BackendOptions::Directory { path, sync: true })
         }
         Some(text) if let Some(address) = Address::parse(text)? => {

@@ -107,7 +107,7 @@ fn kill_saves(role: Role, container: bool, kills: usize) {
         }
         assert!(
             ended.status.success() <= (after.len() > before.len()),
-            "{what}: there is no new entry"
+            "{what}: no new entry was made"
         );
         assert!(scene.check(&what), "{what}: the store has changed");
         // The next save succeeds, and removes what the killed one has left.

@@ -81,8 +81,8 @@ impl Role {
         Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support").join(name))
     }
 
-    /// The directory of a fixture: the trees of its [`PackageManager`], and `t.nix` and `inputs.json` or `build.scm` and
-    /// `inputs.scm`. It must not be written to.
+    /// The directory of a fixture: the trees of its [`PackageManager`], and `t.nix` and `inputs.json` or `build.scm`
+    /// and `inputs.scm`. It must not be written to.
     pub fn fixture(self, fixture: Fixture) -> PathBuf {
         let exists = match fixture {
             Fixture::Full => !matches!(self, Role::GuixRoot | Role::GuixOld),

@@ -59,8 +59,8 @@ fn job(place: &PlainEnv, service: &CacheService, version: &str) -> Job {
     with_service(Job::on(place, &[TOOL]), service).input("cache-service", version)
 }
 
-/// Returns the tree of [`plain_store_of_size`] three million bytes, the version under which a service stores its snapshot,
-/// and the snapshot.
+/// Returns the tree of [`plain_store_of_size`] three million bytes, the version under which a service stores its
+/// snapshot, and the snapshot.
 fn saved() -> &'static (PlainTree, String, Vec<u8>) {
     static SAVED: OnceLock<(PlainTree, String, Vec<u8>)> = OnceLock::new();
     SAVED.get_or_init(|| {

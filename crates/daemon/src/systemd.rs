@@ -127,9 +127,9 @@ impl Stop {
 /// systemd would wait for a minute and a half before it kills them.
 ///
 /// A nix-daemon misses a signal that arrives while it accepts a client, see
-/// [`ProcessHandle::stop`](super::bare_process::ProcessHandle::stop). A worker of Guix 1.5 with an idle client needs two signals
-/// to end. systemd sends two, the second one when the main process has ended; if that happens quickly, the
-/// worker receives them as one.
+/// [`ProcessHandle::stop`](super::bare_process::ProcessHandle::stop). A worker of Guix 1.5 with an idle client needs
+/// two signals to end. systemd sends two, the second one when the main process has ended; if that happens quickly,
+/// the worker receives them as one.
 ///
 /// A main process alone gets one more signal and not another: its handler may start over with each signal.
 fn ask_again(service: &str, is_first: bool) {

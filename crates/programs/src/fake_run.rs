@@ -1,5 +1,5 @@
-//! Takes the place of `run.rs` in fuzzers, and executes nothing. Records what would be executed, and returns the answers
-//! that a fuzz target has prepared.
+//! Takes the place of `run.rs` in fuzzers, and executes nothing. Records what would be executed, and returns the
+//! answers that a fuzz target has prepared.
 
 use super::Program;
 use anyhow::Result;

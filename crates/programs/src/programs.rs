@@ -1,8 +1,8 @@
 //! The closed list of programs that the root helper, its guardian and the control of daemons execute.
 //!
-//! Every [`Command`] of `crates/root-helper/src` and `crates/daemon/src` is created in this file (`tests/fast/executed_programs.rs`), so this is
-//! everything that can be executed with root's rights. Names of units and services are passed as arguments and never
-//! as options: systemd has units such as `-.mount`.
+//! Every [`Command`] of `crates/root-helper/src` and `crates/daemon/src` is created in this file
+//! (`tests/fast/executed_programs.rs`), so this is everything that can be executed with root's rights. Names of units
+//! and services are passed as arguments and never as options: systemd has units such as `-.mount`.
 
 use super::{Exec, ProcessContext};
 use std::os::fd::OwnedFd;

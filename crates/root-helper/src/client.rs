@@ -135,9 +135,9 @@ impl RootHelperProcess {
         Self::start_with_rights(cancelled, store, wants_all_of_root(store))
     }
 
-    /// As [`RootHelperProcess::start`], but with all rights of root if the user may become root: then the root helper also
-    /// reports what only root can read, such as the journal. Other users get the rights that [`RootHelperProcess::start`]
-    /// gives them.
+    /// As [`RootHelperProcess::start`], but with all rights of root if the user may become root: then the root helper
+    /// also reports what only root can read, such as the journal. Other users get the rights that
+    /// [`RootHelperProcess::start`] gives them.
     ///
     /// # Errors
     /// As [`RootHelperProcess::start`].

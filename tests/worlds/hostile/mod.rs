@@ -1,8 +1,8 @@
 //! Malicious archives: each is refused or unpacked inside its item, nothing else is changed, nothing panics,
 //! and memory stays bounded.
 //!
-//! The archives are in tables: [`names`], [`links`], [`member_types`], [`number_fields`]. Each row names the program with
-//! the weakness, and what another program sees in the archive.
+//! The archives are in tables: [`names`], [`links`], [`member_types`], [`number_fields`]. Each row names the program
+//! with the weakness, and what another program sees in the archive.
 
 mod archive;
 mod bombs;

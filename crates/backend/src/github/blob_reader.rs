@@ -236,7 +236,7 @@ impl Blob {
                 Ok(())
             }
             _ => bail!(
-                "the entry was deleted in the meantime: its URL expired, and there is no new one"
+                "the entry was deleted in the meantime: its URL expired, and the service does not give another"
             ),
         }
     }

@@ -92,7 +92,7 @@ impl Service {
 
     fn v1(&self) -> Result<&str> {
         self.v1.as_deref().ok_or_else(|| {
-            anyhow!("there is no cache service of version 2 at the URL set by the runner")
+            anyhow!("no cache service of version 2 answers at the URL set by the runner")
         })
     }
 

@@ -61,8 +61,8 @@ impl GuardianHandle {
     /// Returns the answer to the last order.
     ///
     /// # Errors
-    /// [`Died`] if the guardian is dead; [`liveness::TimedOut`] if it shows no activity; its causes if the order failed; and
-    /// any error of `cancelled`. In the last case the answer is still to come.
+    /// [`Died`] if the guardian is dead; [`liveness::TimedOut`] if it shows no activity; its causes if the order
+    /// failed; and any error of `cancelled`. In the last case the answer is still to come.
     pub fn answer(&mut self, cancelled: &dyn Fn() -> Result<()>) -> Result<Answer> {
         let pid = self.child.id();
         // The guardian polls all the time, so its read counters are not evidence of progress.
