@@ -21,7 +21,7 @@ pub struct KeyVerbArgs {
 pub enum KeyPart {
     /// Show what changed in the key between two commits, the work tree, or two snapshots
     Diff(Box<DiffArgs>),
-    /// Find the smallest set of ingredients that would have changed exactly when the store did
+    /// Find a small set of ingredients that would have changed exactly when the store did
     Suggest(SuggestArgs),
     /// Replay the runs of the git history, and report which keys would have worked best
     Simulate(Box<SimulateArgs>),

@@ -213,7 +213,7 @@ impl Looked<'_> {
         match set.is_best {
             true => verdict,
             false => {
-                format!("{verdict} (there are too many candidates to prove that no set is better)")
+                format!("{verdict} (the search is greedy: a better set may exist)")
             }
         }
     }

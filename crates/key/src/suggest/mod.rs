@@ -3,10 +3,9 @@
 //! The observations are past snapshots in chronological order. Between two of them the store has changed or
 //! not, and so has each candidate. A candidate that changes without the store causes new entries without need
 //! (a false alarm); a store that changes without the candidate is found under an old key (missed). This
-//! module compares them and searches for the smallest set. It knows digests and names, but not where they
+//! module compares them and searches for a small set. It knows digests and names, but not where they
 //! come from: that is `candidates.rs`.
 
-mod bit_set;
 mod candidates;
 mod render;
 mod set_cover;
@@ -14,8 +13,8 @@ mod set_cover;
 pub use candidates::{InCommits, Ingredient, of_commits, of_heads};
 pub use render::Flags;
 
-use self::bit_set::Bits;
-use self::set_cover::{CoverOption, smallest};
+use self::set_cover::{CoverOption, greedy_cover};
+use fixedbitset::FixedBitSet;
 use std::collections::BTreeMap;
 use storecache_entry::Digest;
 
@@ -39,38 +38,45 @@ pub struct Candidate {
 /// The changes of a candidate: number N is the step from observation N to the next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trace {
-    changed: Bits,
-    unknown: Bits,
+    changed: FixedBitSet,
+    unknown: FixedBitSet,
 }
 
 impl Trace {
     /// Builds the trace from the value at each observation; `None` means unknown.
     pub fn of<T: PartialEq>(values: &[Option<T>]) -> Self {
         let size = values.len().saturating_sub(1);
-        let unknown = Bits::of(size, |at| values[at].is_none() || values[at + 1].is_none());
-        let changed = Bits::of(size, |at| !unknown.holds(at) && values[at] != values[at + 1]);
+        let unknown = positions(size, |at| values[at].is_none() || values[at + 1].is_none());
+        let changed = positions(size, |at| !unknown[at] && values[at] != values[at + 1]);
         Trace { changed, unknown }
     }
 
     /// Returns the trace of a candidate that is always known and never changes.
     pub fn still(observations: usize) -> Self {
-        let none = Bits::none(observations.saturating_sub(1));
+        let none = FixedBitSet::with_capacity(observations.saturating_sub(1));
         Trace { changed: none.clone(), unknown: none }
     }
 
     /// Returns the number of changes.
     pub fn changes(&self) -> usize {
-        self.changed.count()
+        self.changed.count_ones(..)
     }
 
     pub fn changed_at(&self, number: usize) -> bool {
-        self.changed.holds(number)
+        self.changed.contains(number)
     }
 
     /// Records a change between observation `number` and the next.
     pub fn change(&mut self, number: usize) {
-        self.changed.insert(number);
+        self.changed.grow_and_insert(number);
     }
+}
+
+/// Returns the set of the numbers below `size` for which `holds` is true.
+fn positions(size: usize, holds: impl Fn(usize) -> bool) -> FixedBitSet {
+    let mut set = FixedBitSet::with_capacity(size);
+    set.extend((0..size).filter(|&at| holds(at)));
+    set
 }
 
 /// How well a candidate matches the store.
@@ -97,7 +103,8 @@ pub struct Set {
     /// Steps at which the store changed without any change of the set.
     pub missed: Vec<usize>,
     pub false_alarms: Vec<usize>,
-    /// Whether the set is known to be the best. If not, there were too many sets to try them all.
+    /// Whether no set that misses as few changes has fewer false alarms or fewer members. `false` if that is not
+    /// known, because the search is greedy.
     pub is_best: bool,
 }
 
@@ -120,41 +127,41 @@ pub struct Suggestion {
     /// The tally of each candidate.
     pub tallies: Vec<Tally>,
     pub set: Set,
-    /// The best set without false alarms, if the best set has some.
+    /// The set that a search without false alarms finds, if `set` has some.
     pub quiet: Option<Set>,
 }
 
-/// Finds the set that misses the fewest changes of the store, then has the fewest false alarms, then the
-/// fewest members, then the most preferred candidates, then the most stable ones.
+/// Finds a set that misses the fewest changes of the store. Among these sets it prefers few false alarms, then few
+/// members, then preferred candidates, then stable ones, but the search is greedy: see [`greedy_cover`].
 pub fn suggest(observations: &[Observation], candidates: &[Candidate]) -> Suggestion {
     let size = observations.len().saturating_sub(1);
     let differ = |at: usize, of: fn(&Observation, &Observation) -> bool| {
         observations.get(at..at + 2).is_some_and(|pair| of(&pair[0], &pair[1]))
     };
-    let given = Bits::of(size, |at| differ(at, |a, b| a.given != b.given));
-    let store = Bits::of(size, |at| differ(at, |a, b| a.store != b.store));
-    let changed = store.without(&given);
-    let unchanged = Bits::of(size, |_| true).without(&given).without(&store);
+    let given = positions(size, |at| differ(at, |a, b| a.given != b.given));
+    let store = positions(size, |at| differ(at, |a, b| a.store != b.store));
+    let changed = positions(size, |at| store[at] && !given[at]);
+    let unchanged = positions(size, |at| !given[at] && !store[at]);
     let tallies = candidates.iter().map(|candidate| {
-        let with = candidate.trace.changed.count_shared(&changed);
-        let unknown = candidate.trace.unknown.count_shared(&changed);
+        let with = candidate.trace.changed.intersection_count(&changed);
+        let unknown = candidate.trace.unknown.intersection_count(&changed);
         Tally {
             with,
-            without: candidate.trace.changed.count_shared(&unchanged),
-            missed: changed.count() - with - unknown,
+            without: candidate.trace.changed.intersection_count(&unchanged),
+            missed: changed.count_ones(..) - with - unknown,
             unknown,
         }
     });
     let groups = groups(candidates, &changed, &unchanged);
     let set = search(&groups, &changed, |_| true);
     let quiet = (!set.false_alarms.is_empty())
-        .then(|| search(&groups, &changed, |choice| choice.alarms.is_empty()))
+        .then(|| search(&groups, &changed, |choice| choice.alarms.is_clear()))
         .filter(|quiet| !quiet.members.is_empty());
     Suggestion {
         tallies: tallies.collect(),
-        changes: changed.count(),
-        unchanged: unchanged.count(),
-        given: given.count(),
+        changes: changed.count_ones(..),
+        unchanged: unchanged.count_ones(..),
+        given: given.count_ones(..),
         set,
         quiet,
     }
@@ -166,19 +173,19 @@ struct Group {
     members: Vec<usize>,
 }
 
-fn groups(candidates: &[Candidate], changed: &Bits, unchanged: &Bits) -> Vec<Group> {
-    let mut alike: BTreeMap<(Bits, Bits), Vec<usize>> = BTreeMap::new();
+fn groups(candidates: &[Candidate], changed: &FixedBitSet, unchanged: &FixedBitSet) -> Vec<Group> {
+    let mut alike: BTreeMap<(FixedBitSet, FixedBitSet), Vec<usize>> = BTreeMap::new();
     for (at, candidate) in candidates.iter().enumerate() {
         let trace = &candidate.trace;
-        let (covers, alarms) = (trace.changed.and(changed), trace.changed.and(unchanged));
-        if !covers.is_empty() {
+        let (covers, alarms) = (&trace.changed & changed, &trace.changed & unchanged);
+        if !covers.is_clear() {
             alike.entry((covers, alarms)).or_default().push(at);
         }
     }
     let groups = alike.into_iter().map(|((covers, alarms), mut members)| {
         members.sort_by_key(|&at| candidates[at].ingredient.preference());
         let rank = candidates[members[0]].ingredient.rank();
-        let changes = covers.count() + alarms.count();
+        let changes = covers.count_ones(..) + alarms.count_ones(..);
         Group { choice: CoverOption { covers, alarms, rank, changes }, members }
     });
     let mut groups: Vec<_> = groups.collect();
@@ -187,26 +194,29 @@ fn groups(candidates: &[Candidate], changed: &Bits, unchanged: &Bits) -> Vec<Gro
     groups
 }
 
-fn search(groups: &[Group], changed: &Bits, allowed: impl Fn(&CoverOption) -> bool) -> Set {
+fn search(groups: &[Group], changed: &FixedBitSet, allowed: impl Fn(&CoverOption) -> bool) -> Set {
     let groups: Vec<_> = groups.iter().filter(|group| allowed(&group.choice)).collect();
-    let choices: Vec<_> = groups.iter().map(|group| group.choice.clone()).collect();
-    let cover = smallest(&choices);
+    let choices: Vec<_> = groups.iter().map(|group| &group.choice).collect();
+    let cover = greedy_cover(&choices);
     let mut missed = changed.clone();
-    let mut alarms = changed.without(changed);
-    for &at in &cover.members {
-        missed = missed.without(&choices[at].covers);
-        alarms = alarms.or(&choices[at].alarms);
+    let mut alarms = FixedBitSet::with_capacity(changed.len());
+    for &at in &cover {
+        missed.difference_with(&choices[at].covers);
+        alarms.union_with(&choices[at].alarms);
     }
-    let alone = cover.members.iter().map(|&at| {
-        let others = cover.members.iter().filter(|&&other| other != at);
-        others.fold(choices[at].covers.clone(), |left, &o| left.without(&choices[o].covers)).count()
+    let alone = cover.iter().map(|&at| {
+        let mut left = choices[at].covers.clone();
+        let others = cover.iter().filter(|&&other| other != at);
+        others.for_each(|&other| left.difference_with(&choices[other].covers));
+        left.count_ones(..)
     });
     Set {
         alone: alone.collect(),
-        members: cover.members.iter().map(|&at| groups[at].members.clone()).collect(),
-        missed: missed.iter().collect(),
-        false_alarms: alarms.iter().collect(),
-        is_best: cover.is_best,
+        members: cover.iter().map(|&at| groups[at].members.clone()).collect(),
+        missed: missed.ones().collect(),
+        // The search takes a single choice without false alarms if that explains as much.
+        is_best: alarms.is_clear() && cover.len() <= 2,
+        false_alarms: alarms.ones().collect(),
     }
 }
 
