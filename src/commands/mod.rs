@@ -7,6 +7,7 @@ mod delta_base;
 mod delta_dependents;
 mod diff;
 mod doctor;
+mod dominators;
 mod entry_fallback;
 mod eviction;
 mod html_file;

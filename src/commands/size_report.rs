@@ -3,6 +3,7 @@
 //! References come from the frozen database, sizes and the time of last use from the index, and the time from
 //! which reads were observed from the head. The result is printed with `--json`, or shown on a page.
 
+use super::dominators::ItemGraph;
 use super::open_entry::OpenEntry;
 use crate::report::html::{Group, Section, Table, Tile, Treemap};
 use crate::report::{bytes, plural};
@@ -11,7 +12,6 @@ use jiff::Timestamp;
 use serde::Serialize;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
-use storecache_store as store;
 use storecache_store::ItemName;
 
 /// Number of items that are listed.
@@ -124,7 +124,7 @@ pub fn of(entry: &mut OpenEntry) -> Result<Blame> {
         }
     }
     let outside = outside.len();
-    let graph = store::Blame::new(items.iter().map(|item| item.size).collect(), &below);
+    let graph = ItemGraph::new(items.iter().map(|item| item.size).collect(), &below);
     let head = &entry.opened.head;
     let since = head.watched_since.as_ref().and_then(|text| text.raw().parse::<Timestamp>().ok());
     let is_unread = |item: &Item| {
@@ -158,7 +158,7 @@ fn day(moment: Option<&str>) -> String {
     moment.and_then(|text| text.get(..10)).unwrap_or("unknown").to_owned()
 }
 
-fn largest(items: &[Item], graph: &store::Blame) -> Vec<Brings> {
+fn largest(items: &[Item], graph: &ItemGraph) -> Vec<Brings> {
     let mut order: Vec<usize> = (0..items.len()).collect();
     order
         .sort_by_key(|&at| (Reverse(graph.retained(at)), Reverse(items[at].size), &items[at].name));
@@ -195,7 +195,7 @@ impl Unread {
 
 /// Groups the items. The first item of each group brings all others in the group. An item that brings most of
 /// the total would make a meaningless group, so the items directly below it become groups instead.
-fn map(items: &[Item], graph: &store::Blame, is_unread: &dyn Fn(&Item) -> bool) -> Vec<Group> {
+fn map(items: &[Item], graph: &ItemGraph, is_unread: &dyn Fn(&Item) -> bool) -> Vec<Group> {
     let mut below = vec![Vec::new(); items.len()];
     let mut tops = BinaryHeap::new();
     for at in 0..items.len() {

@@ -2,7 +2,7 @@
 //!
 //! - `kind`, `layout`: the kinds of store, their directories and files
 //! - `database`, `merge`, `untrusted_db`, `row_validation`: the database of a store and that of a snapshot
-//! - `closure`, `selection`, `completeness`, `dominators`: items and their references
+//! - `closure`, `selection`, `completeness`: items and their references
 //! - `staging`, `install`, `gc_roots`, `recovery`: how items are placed, protected and removed again
 //! - `locks`, `remount`, `owner`, `profiles`: everything else that the package managers share with us
 //!
@@ -16,7 +16,6 @@ mod closure;
 mod completeness;
 mod database;
 mod db_error;
-mod dominators;
 mod filesystem_root;
 mod gc_roots;
 mod index_check;
@@ -43,7 +42,6 @@ pub use closure::{References, RestoreSelection, Skipped, choose};
 pub use completeness::{Completeness, Contents, ItemPattern};
 pub use database::{Frozen, LiveDatabase, SnapshotDatabase, check_database, freeze};
 pub use db_error::{BadDatabase, of_snapshot};
-pub use dominators::Blame;
 pub use filesystem_root::{in_root, refuse_root_in_store};
 pub use gc_roots::{Roots, live_roots};
 pub use index_check::{ListedItem, Listing, NarSize, SnapshotRows};
