@@ -95,7 +95,7 @@ pub struct InspectArgs {
     /// Show the size that each item accounts for, and which items were restored but never read
     #[arg(long, help_heading = "Output")]
     blame: bool,
-    /// Write that as an HTML page, with a map of all items
+    /// Write that as an HTML page
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     html: Option<PathBuf>,
 }

@@ -5,19 +5,17 @@
 
 use super::dominators::ItemGraph;
 use super::open_entry::OpenEntry;
-use crate::report::html::{Group, Section, Table, Tile, Treemap};
+use crate::report::html::{Section, Table};
 use crate::report::{bytes, plural};
 use anyhow::Result;
 use jiff::Timestamp;
 use serde::Serialize;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{HashMap, HashSet};
 use storecache_store::ItemName;
 
 /// Number of items that are listed.
 const LISTED: usize = 30;
-/// Number of groups of the map before small items are merged into one.
-const GROUPS: usize = 12;
 
 /// Sizes are NAR sizes, and in a plain store sizes on disk, in bytes.
 #[derive(Debug, Serialize)]
@@ -30,8 +28,6 @@ pub struct Blame {
     pub largest: Vec<Brings>,
     /// Items that were restored and not read; `None` if the snapshot does not record that.
     pub unread: Option<Unread>,
-    #[serde(skip)]
-    map: Vec<Group>,
     /// Size of the file and of its base.
     #[serde(skip)]
     packed: u64,
@@ -113,7 +109,7 @@ pub fn of(entry: &mut OpenEntry) -> Result<Blame> {
         items.iter().enumerate().map(|(number, item)| (item.name.as_str(), number)).collect();
 
     let mut below = vec![Vec::new(); items.len()];
-    let mut outside = std::collections::HashSet::<&ItemName>::new();
+    let mut outside = HashSet::<&ItemName>::new();
     for (referrer, referred) in &references {
         let Some(&referrer) = numbers.get(referrer.as_str()) else { continue };
         for name in referred {
@@ -139,7 +135,6 @@ pub fn of(entry: &mut OpenEntry) -> Result<Blame> {
             let unread: Vec<&Item> = items.iter().filter(|item| is_unread(item)).collect();
             Unread::of(unread, since, head.created.raw())
         }),
-        map: map(&items, &graph, &is_unread),
         packed: entry.size(),
     })
 }
@@ -193,47 +188,6 @@ impl Unread {
     }
 }
 
-/// Groups the items. The first item of each group brings all others in the group. An item that brings most of
-/// the total would make a meaningless group, so the items directly below it become groups instead.
-fn map(items: &[Item], graph: &ItemGraph, is_unread: &dyn Fn(&Item) -> bool) -> Vec<Group> {
-    let mut below = vec![Vec::new(); items.len()];
-    let mut tops = BinaryHeap::new();
-    for at in 0..items.len() {
-        match graph.dominator(at) {
-            Some(above) => below[above].push(at),
-            None => tops.push((graph.retained(at), Reverse(at))),
-        }
-    }
-    let total = sum(items.iter());
-    let tile = |at: usize| Tile {
-        label: without_hash(&items[at].name).to_owned(),
-        name: items[at].name.clone(),
-        size: items[at].size,
-        dashed: is_unread(&items[at]),
-    };
-    let name = |at: usize| without_hash(&items[at].name).to_owned();
-    let mut groups = Vec::new();
-    while let Some(&(retained, Reverse(at))) = tops.peek() {
-        let large = retained > total / 4 && !below[at].is_empty();
-        if !large || groups.len() >= GROUPS {
-            break;
-        }
-        tops.pop();
-        groups.push(Group { name: name(at), tiles: vec![tile(at)] });
-        tops.extend(below[at].iter().map(|&at| (graph.retained(at), Reverse(at))));
-    }
-    for (_, Reverse(top)) in tops {
-        let mut tiles = Vec::new();
-        let mut pending = vec![top];
-        while let Some(at) = pending.pop() {
-            tiles.push(tile(at));
-            pending.extend(&below[at]);
-        }
-        groups.push(Group { name: name(top), tiles });
-    }
-    groups
-}
-
 /// Display names of items: the name without the hash; the hash is added if two items have the same name.
 fn called<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<String> {
     let mut count: HashMap<&str, usize> = HashMap::new();
@@ -257,7 +211,7 @@ fn without_hash(name: &str) -> &str {
 }
 
 impl Blame {
-    /// The sections of a page: the map and the tables.
+    /// The sections of a page.
     pub fn sections(&self) -> Vec<Section> {
         let mut figures = vec![
             ("Items", self.items.to_string()),
@@ -284,15 +238,6 @@ impl Blame {
         let brings = Section::new("Size by item")
             .figures(figures)
             .paragraph(format!("{SIZES}{}", self.outside_text()))
-            .treemap(Treemap {
-                title: "Content of the snapshot".into(),
-                text: "Each tile is an item, sized by its unpacked size. A group is an item with \
-                       all that only it needs."
-                    .into(),
-                groups: self.map.clone(),
-                dashed: Some("restored but not read by the job that saved this".into()),
-                ..Treemap::default()
-            })
             .table(table);
         vec![brings, self.unread_section()]
     }

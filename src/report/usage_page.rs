@@ -1,15 +1,13 @@
 //! The use of space in a backend as sections of a page.
 
 use super::format::{age, binary, plural};
-use super::html::{Chart, Group, Scale, Section, Series, Shape, Table, Tile, Treemap};
-use super::inventory::{Amount, EntryRow, Part, Usage};
-use jiff::Timestamp;
-use std::collections::BTreeMap;
+use super::html::{Section, Table};
+use super::inventory::{Amount, Part, Usage};
 
 /// Maximum number of keys in a list.
 const LISTED: usize = 40;
 
-/// Maximum length of a key in a table; the treemap has whole keys.
+/// Maximum length of a key in a table.
 const KEY: usize = 40;
 
 impl Usage {
@@ -19,73 +17,16 @@ impl Usage {
             let section = Section::new("Size of the cache");
             return vec![section.paragraph(format!("{} has no entries.", self.backend))];
         }
-        vec![self.fills(), self.over_time(), self.groups(), self.could_go(), self.goes_next()]
+        vec![self.size(), self.groups(), self.could_go(), self.goes_next()]
     }
 
-    fn fills(&self) -> Section {
-        let figures = [
+    fn size(&self) -> Section {
+        Section::new("Size of the cache").figures([
             ("Entries", self.total.entries.to_string()),
             ("Size", binary(self.total.bytes)),
-            ("Of the budget", Scale::Share.show(self.total.share)),
+            ("Of the budget", percent(self.total.share)),
             ("By storecache", binary(self.ours.bytes)),
-        ];
-        let mut groups: BTreeMap<&str, Vec<Tile>> = BTreeMap::new();
-        for entry in &self.entries {
-            let used =
-                entry.unused_for.map_or_else(String::new, |ago| format!(", used {} ago", age(ago)));
-            let of = entry.reference.as_deref().map_or_else(String::new, |it| format!(", {it}"));
-            groups.entry(self.group_of(entry)).or_default().push(Tile {
-                label: entry.key.clone(),
-                name: format!("{}{of}{used}", entry.key),
-                size: entry.size,
-                dashed: entry.unreadable.is_some(),
-            });
-        }
-        let groups = groups.into_iter();
-        Section::new("Size of the cache").figures(figures).treemap(Treemap {
-            title: "Entries by key prefix".into(),
-            text: format!("Sizes as stored in {}.", self.backend),
-            groups: groups.map(|(name, tiles)| Group { name: name.to_owned(), tiles }).collect(),
-            dashed: Some("this storecache cannot read it".into()),
-            binary: true,
-        })
-    }
-
-    /// The group that an entry is counted in.
-    fn group_of(&self, entry: &EntryRow) -> &str {
-        let names = self.by_prefix.iter().map(|part| part.name.as_str());
-        names
-            .filter(|name| entry.key.starts_with(name))
-            .max_by_key(|name| name.len())
-            .unwrap_or("other")
-    }
-
-    fn over_time(&self) -> Section {
-        let time = |entry: &EntryRow| {
-            let created: Timestamp = entry.created.as_deref()?.parse().ok()?;
-            Some((created.as_second() as f64, entry.size))
-        };
-        let mut saved: Vec<_> = self.entries.iter().filter_map(time).collect();
-        saved.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let mut sum = 0;
-        let points = saved.into_iter().map(|(at, size)| {
-            sum += size;
-            (at, sum as f64)
-        });
-        let mut points: Vec<_> = points.collect();
-        if let (Some(last), Ok(now)) = (points.last().copied(), self.at.parse::<Timestamp>()) {
-            points.push((now.as_second() as f64, last.1));
-        }
-        Section::new("When entries were saved").chart(Chart {
-            title: "Bytes kept".into(),
-            text: "Of the existing entries, by when they were saved. Deleted entries are not \
-                   included."
-                .into(),
-            y: Scale::Binary,
-            series: vec![Series { name: "kept".into(), points, shape: Shape::Steps }],
-            limit: Some(("budget".into(), self.limit as f64)),
-            events: None,
-        })
+        ])
     }
 
     fn groups(&self) -> Section {
@@ -103,7 +44,7 @@ impl Usage {
                 table.row([
                     name.clone(),
                     binary(amount.bytes),
-                    Scale::Share.show(amount.share),
+                    percent(amount.share),
                     amount.entries.to_string(),
                     used,
                 ]);
@@ -176,6 +117,10 @@ impl Usage {
             ),
         })
     }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
 }
 
 /// A long key without its middle: both ends distinguish it from other keys.

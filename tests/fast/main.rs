@@ -11,6 +11,7 @@ mod crates;
 mod executed_programs;
 mod fuzz_corpus;
 mod help;
+mod html_pages;
 mod key;
 mod key_simulate;
 mod lint;

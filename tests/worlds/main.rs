@@ -18,6 +18,7 @@ mod guix_fixtures;
 mod guix_save_restore;
 mod guix_supervisors;
 mod hostile;
+mod inspect_blame;
 mod job_summary;
 mod nix_fixtures;
 mod output_escaping;

@@ -31,7 +31,7 @@ pub fn simulate(options: &Simulate) -> Result<Conclusion> {
 fn run(options: &Simulate) -> Result<Conclusion> {
     let simulation = simulated(options)?;
     if let Some(path) = &options.html {
-        pages::write(&page::page(&simulation, options.limit), path)?;
+        pages::write(&page::page(&simulation), path)?;
         report::note(format!("storecache: the page is in {}", path.display()));
     }
     if options.output.json {
@@ -172,7 +172,7 @@ fn states(watch: &Watch, graph: &Graph, window: &[Run], quiet: bool) -> Result<S
     States::read(watch, graph, &commits, &mut || bar.advance())
 }
 
-/// The width of a point of the series in seconds: a day, or enough weeks to keep the plot readable.
+/// The width of a point of the series in seconds: a day, or enough weeks to keep the page readable.
 fn width(window: &[Run]) -> i64 {
     const POINTS: i64 = 160;
     let (Some(first), Some(last)) = (window.first(), window.last()) else { return DAY };

@@ -2,12 +2,13 @@
 
 use super::date;
 use super::text::{NAMES, cells};
-use crate::report::html::{Chart, Events, Page, Scale, Section, Series, Shape, Table};
-use crate::report::plural;
-use storecache_key::simulate::{Outcome, Point, Simulation};
+use crate::report::html::{Page, Section, Table};
+use crate::report::{bytes, plural};
+use std::collections::BTreeMap;
+use storecache_key::simulate::{Point, Simulation};
 
-/// The whole page; `limit` is the size limit of the repository's cache in bytes.
-pub fn page(simulation: &Simulation, limit: u64) -> Page {
+/// The whole page.
+pub fn page(simulation: &Simulation) -> Page {
     let workflow = simulation.workflow.as_deref().unwrap_or("no workflow");
     Page {
         title: "Which key would have served best".into(),
@@ -17,12 +18,7 @@ pub fn page(simulation: &Simulation, limit: u64) -> Page {
             date(simulation.from),
             date(simulation.to)
         ),
-        sections: vec![
-            verdict(simulation),
-            hits(simulation),
-            kept(simulation, limit),
-            assumed(simulation),
-        ],
+        sections: vec![verdict(simulation), over_time(simulation), assumed(simulation)],
     }
 }
 
@@ -51,88 +47,41 @@ fn verdict(simulation: &Simulation) -> Section {
     )
 }
 
-/// One series for each policy.
-fn series(
-    simulation: &Simulation,
-    shape: Shape,
-    value: impl Fn(&Point) -> Option<f64>,
-) -> Vec<Series> {
-    let of = |outcome: &Outcome| Series {
-        name: outcome.policy.clone(),
-        points: outcome
-            .series
-            .iter()
-            .filter_map(|point| Some((point.time as f64, value(point)?)))
-            .collect(),
-        shape,
-    };
-    simulation.policies.iter().map(of).collect()
-}
-
-fn hits(simulation: &Simulation) -> Section {
-    let share =
-        |part: u64, point: &Point| (point.runs > 0).then(|| part as f64 / point.runs as f64);
-    let stretch = match simulation.series_seconds / 86_400 {
+fn over_time(simulation: &Simulation) -> Section {
+    let interval = match simulation.series_seconds / 86_400 {
         1 => "day".to_owned(),
         7 => "week".into(),
         days => format!("{days} days"),
     };
-    Section::new("Hits over time")
-        .chart(Chart {
-            title: "Exact hits".into(),
-            text: format!(
-                "The share of the runs of each {stretch} that found their exact key, with all they \
-                 need."
-            ),
-            y: Scale::Share,
-            series: series(simulation, Shape::Line, |it| share(it.exact, it)),
-            ..Chart::default()
-        })
-        .chart(Chart {
-            title: "Hits of any kind".into(),
-            text: format!(
-                "The share of the runs of each {stretch} that found an entry: exact, stale or by \
-                 prefix."
-            ),
-            y: Scale::Share,
-            series: series(simulation, Shape::Line, |it| {
-                share(it.exact + it.stale + it.prefix, it)
-            }),
-            ..Chart::default()
-        })
+    let percent = |part: u64, point: &Point| match point.runs {
+        0 => String::new(),
+        runs => format!("{:.1}%", part as f64 / runs as f64 * 100.0),
+    };
+    let table = |caption, cell: &dyn Fn(&Point) -> String| table(simulation, caption, cell);
+    Section::new("Hits and size over time")
+        .paragraph(format!("Each row is an interval of one {interval}, by its first day."))
+        .table(table("Exact hits", &|it| percent(it.exact, it)))
+        .table(table("Hits of any kind", &|it| percent(it.exact + it.stale + it.prefix, it)))
+        .table(table("Bytes kept at the end", &|it| bytes(it.bytes_kept)))
+        .table(table("Evicted or expired entries", &|it| (it.evictions + it.expiries).to_string()))
 }
 
-fn kept(simulation: &Simulation, limit: u64) -> Section {
-    let mut evicted = Vec::new();
-    for outcome in &simulation.policies {
-        for point in outcome.series.iter().filter(|point| point.evictions > 0) {
-            let what = plural(point.evictions, "entry");
-            evicted.push((point.time as f64, format!("{}: {what} evicted", outcome.policy)));
+/// A table with a column for each policy and a row for each interval, newest first.
+fn table(simulation: &Simulation, caption: &str, cell: &dyn Fn(&Point) -> String) -> Table {
+    let policies = &simulation.policies;
+    let table = Table::new(caption).text("From");
+    let mut table = policies.iter().fold(table, |table, it| table.number(&it.policy));
+    let mut rows: BTreeMap<i64, Vec<String>> = BTreeMap::new();
+    for (column, policy) in policies.iter().enumerate() {
+        for point in &policy.series {
+            let row = rows.entry(point.time).or_insert_with(|| vec![String::new(); policies.len()]);
+            row[column] = cell(point);
         }
     }
-    evicted.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let name = match evicted.is_empty() {
-        true => "nothing was evicted",
-        false => "entries were evicted",
-    };
-    Section::new("Size and evictions")
-        .chart(Chart {
-            title: "Bytes kept".into(),
-            text: "At the end of each interval, for all branches together.".into(),
-            y: Scale::Bytes,
-            series: series(simulation, Shape::Steps, |it| Some(it.bytes_kept as f64)),
-            limit: Some(("limit".into(), limit as f64)),
-            events: Some(Events { name: name.into(), at: evicted }),
-        })
-        .chart(Chart {
-            title: "Deleted entries".into(),
-            text: "Evicted because the cache was full, or expired because they were unused.".into(),
-            y: Scale::Count,
-            series: series(simulation, Shape::Steps, |it| {
-                Some((it.evictions + it.expiries) as f64)
-            }),
-            ..Chart::default()
-        })
+    for (time, cells) in rows.into_iter().rev() {
+        table.row([date(time)].into_iter().chain(cells));
+    }
+    table
 }
 
 fn assumed(simulation: &Simulation) -> Section {

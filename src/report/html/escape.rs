@@ -1,4 +1,4 @@
-//! Escaping of untrusted text, and estimates of its width.
+//! Escaping of untrusted text.
 
 use storecache_runtime::untrusted;
 
@@ -57,46 +57,6 @@ fn markup(text: &str) -> String {
     out
 }
 
-/// Maximum width of a text in letters of this size in the usual sans-serif fonts. The widest of them is
-/// DejaVu Sans; these are its widths, rounded up.
-pub fn width(text: &str, size: f64) -> f64 {
-    let letters = text.chars().map(|c| match c {
-        'i' | 'j' | 'l' | 'I' | '.' | ',' | ':' | ';' | '\'' | '|' | '!' | ' ' => 0.34,
-        'f' | 't' | 'r' | '-' | '(' | ')' | '[' | ']' | '/' | '\\' | '"' => 0.46,
-        'm' | 'M' | 'W' | '@' | '%' | '…' | '\u{FFFD}' => 1.03,
-        'w' | 'G' | 'O' | 'Q' | 'C' | 'D' | 'H' | 'N' | 'U' | '+' | '=' | '<' | '>' | '~' | '&' => {
-            0.84
-        }
-        c if c.is_ascii_digit() => 0.64,
-        c if c.is_ascii_uppercase() => 0.72,
-        c if c.is_ascii() => 0.65,
-        // The widest single glyphs, apart from ligatures of Arabic and of emoji, are one and a half squares
-        // wide.
-        _ => 1.5,
-    });
-    letters.sum::<f64>() * size
-}
-
-/// Minimum number of characters of a truncated name that is still useful.
-const SHORTEST: usize = 5;
-
-/// As much of a text as fits, with unsafe characters escaped but not the markup; `None` if too little would
-/// fit.
-pub fn fit(text: &str, size: f64, room: f64) -> Option<String> {
-    let text = harmless(text, NAME);
-    if width(&text, size) <= room {
-        return Some(text).filter(|text| !text.is_empty());
-    }
-    let mut left = room - width("…", size);
-    let fits = text.chars().take_while(|c| {
-        left -= width(c.encode_utf8(&mut [0; 4]), size);
-        left >= 0.0
-    });
-    let short: String = fits.collect();
-    let short = short.trim_end();
-    (short.chars().count() >= SHORTEST).then(|| format!("{short}…"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,13 +94,6 @@ mod tests {
             for (at, _) in escaped.match_indices('&') {
                 let entities = ["&amp;", "&lt;", "&gt;", "&quot;", "&#39;"];
                 prop_assert!(entities.iter().any(|entity| escaped[at..].starts_with(entity)));
-            }
-        }
-
-        #[test]
-        fn fitted_label_fits_its_width(text in any::<String>(), room in 0.0..400.0) {
-            if let Some(label) = fit(&text, 12.0, room) {
-                prop_assert!(width(&label, 12.0) <= room + 1e-9);
             }
         }
     }

@@ -2,22 +2,12 @@
 //!
 //! A page is made from numbers and texts. Names, keys and reasons come from stores, entries and workflows, so
 //! every text is escaped (`escape.rs`), and a policy in the page forbids the browser to load or run anything.
-//! The size of a page is bounded: long series are thinned, and small tiles and late rows are merged.
+//! The size of a page is bounded: a table has a maximum number of rows, and texts are truncated.
 
-mod axis;
-mod chart;
-mod downsample;
 mod escape;
-mod figure;
-mod plot;
-mod squarify;
 mod table;
-mod treemap;
 
-pub use axis::Scale;
-pub use chart::{Chart, Events, Series, Shape};
 pub use table::Table;
-pub use treemap::{Group, Tile, Treemap};
 
 use escape::{escape, escape_name};
 use std::fmt::Write;
@@ -44,8 +34,6 @@ pub enum Block {
     /// A few large numbers, each with its label.
     Figures(Vec<(String, String)>),
     Table(Table),
-    Chart(Chart),
-    Treemap(Treemap),
 }
 
 impl Section {
@@ -70,16 +58,6 @@ impl Section {
 
     pub fn table(mut self, table: Table) -> Self {
         self.blocks.push(Block::Table(table));
-        self
-    }
-
-    pub fn chart(mut self, chart: Chart) -> Self {
-        self.blocks.push(Block::Chart(chart));
-        self
-    }
-
-    pub fn treemap(mut self, treemap: Treemap) -> Self {
-        self.blocks.push(Block::Treemap(treemap));
         self
     }
 }
@@ -125,8 +103,6 @@ impl Block {
                 format!("<dl class=\"figures\">\n{figures}</dl>\n")
             }
             Block::Table(table) => table.html(),
-            Block::Chart(chart) => chart.html(),
-            Block::Treemap(treemap) => treemap.html(),
         }
     }
 }
