@@ -10,7 +10,7 @@ use crate::config::Restore;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
-use storecache_store::{ItemPattern, StoreKind};
+use storecache_store::ItemPattern;
 
 #[derive(Debug, Args)]
 pub struct RestoreArgs {
@@ -83,15 +83,16 @@ impl RestoreArgs {
         let common = self.common.options()?;
         let store = self.daemon.options(common.store)?;
         let replace = self.mode == Mode::Replace;
-        if replace && store.kind != Some(StoreKind::Plain) {
+        let is_plain = store.kind.is_some_and(|kind| !kind.has_database());
+        if replace && !is_plain {
             bail!("--mode replace is for --store plain");
         }
-        if !self.require.is_empty() && store.kind == Some(StoreKind::Plain) {
+        if !self.require.is_empty() && is_plain {
             bail!("--require is for stores with items, not for --store plain");
         }
         self.require.iter().try_for_each(|pattern| ItemPattern::parse(pattern).map(drop))?;
         let verify_content = self.verify == Verify::Content;
-        if verify_content && store.kind == Some(StoreKind::Plain) {
+        if verify_content && is_plain {
             bail!("--verify content is for stores with a database, not for --store plain");
         }
         check_profiles(self.profiles, store.kind)?;

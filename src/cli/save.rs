@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use storecache_store::{ItemPattern, StoreKind};
+use storecache_store::ItemPattern;
 
 #[derive(Debug, Args)]
 pub struct SaveArgs {
@@ -101,14 +101,14 @@ impl SaveArgs {
         let store = self.daemon.options(common.store)?;
         check_profiles(self.profiles, store.kind)?;
         let limited = !self.roots.is_empty() || self.max_size.is_some();
-        if limited && store.kind == Some(StoreKind::Plain) {
+        if limited && store.kind.is_some_and(|kind| !kind.has_database()) {
             bail!("--roots and --max-size are for stores with items, not for --store plain");
         }
         self.roots.iter().try_for_each(|pattern| ItemPattern::parse(pattern).map(drop))?;
         let sync = self.sync.wanted();
         let backends = common.backends.into_iter().map(|backend| match backend {
             BackendOptions::Directory { path, .. } => BackendOptions::Directory { path, sync },
-            other => other,
+            other @ (BackendOptions::GitHub(_) | BackendOptions::Objects(_)) => other,
         });
         Ok(Save {
             store,

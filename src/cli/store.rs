@@ -30,26 +30,36 @@ pub(super) enum Store {
     Plain,
 }
 
+impl Store {
+    /// Returns the chosen kind, or `None` if it is to be detected.
+    pub(super) fn kind(self) -> Option<StoreKind> {
+        match self {
+            Store::Auto => None,
+            Store::Guix => Some(StoreKind::Guix),
+            Store::Nix => Some(StoreKind::Nix),
+            Store::Plain => Some(StoreKind::Plain),
+        }
+    }
+
+    fn is_plain(self) -> bool {
+        self.kind().is_some_and(|kind| !kind.has_database())
+    }
+}
+
 impl StoreArgs {
     pub(super) fn options(self) -> Result<StoreOptions> {
-        if self.store == Store::Plain && self.paths.is_empty() {
+        if self.store.is_plain() && self.paths.is_empty() {
             bail!("--store plain needs --path DIR, once for each directory");
         }
         self.options_without_paths()
     }
 
     pub(super) fn options_without_paths(self) -> Result<StoreOptions> {
-        if self.store != Store::Plain && !self.paths.is_empty() {
+        if !self.store.is_plain() && !self.paths.is_empty() {
             bail!("--path is for --store plain");
         }
-        let kind = match self.store {
-            Store::Auto => None,
-            Store::Guix => Some(StoreKind::Guix),
-            Store::Nix => Some(StoreKind::Nix),
-            Store::Plain => Some(StoreKind::Plain),
-        };
         Ok(StoreOptions {
-            kind,
+            kind: self.store.kind(),
             root: absolute(&self.root)?,
             paths: distinct(self.paths.iter().map(|path| absolute(path)).collect::<Result<_>>()?)?,
             daemon: DaemonChoice::Auto,

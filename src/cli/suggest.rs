@@ -5,7 +5,6 @@ use crate::config::{Snapshots, Suggest};
 use anyhow::{Result, bail};
 use clap::Args;
 use std::path::PathBuf;
-use storecache_store::StoreKind;
 
 #[derive(Debug, Args)]
 pub struct SuggestArgs {
@@ -38,12 +37,7 @@ impl SuggestArgs {
             false => Snapshots::Files(self.files),
             true => Snapshots::Entries(self.backends.options()?),
         };
-        let kind = match self.store {
-            Store::Auto => None,
-            Store::Guix => Some(StoreKind::Guix),
-            Store::Nix => Some(StoreKind::Nix),
-            Store::Plain => Some(StoreKind::Plain),
-        };
+        let kind = self.store.kind();
         let max = self.max as usize;
         let output = self.output.options();
         Ok(Suggest { snapshots, kind, key_prefix, max, output })

@@ -6,7 +6,6 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::hash::Hash;
 use storecache_backend::EntryName;
-use storecache_store::StoreKind;
 
 /// Numbers of entries, each with the reason why it has to stay.
 type Needed = Vec<(usize, String)>;
@@ -155,6 +154,6 @@ fn is_small_beside(delta: &ListedEntry, base: &ListedEntry) -> bool {
 
 /// Whether the entry is of a kind that has deltas.
 fn may_be_delta(held: &ListedEntry) -> bool {
-    let plain = held.store.as_ref().is_some_and(|(kind, _)| *kind == StoreKind::Plain);
-    held.is_ours() && !plain && !matches!(held.use_of_it, Use::None(_))
+    let has_database = held.store.as_ref().is_none_or(|(kind, _)| kind.has_database());
+    held.is_ours() && has_database && !matches!(held.use_of_it, Use::None(_))
 }

@@ -105,16 +105,19 @@ impl OpenEntry {
     /// downloaded. A snapshot for another kind of store is not damaged.
     pub fn check_parts(&self, kind: StoreKind) -> Result<()> {
         let Opened { head, index, length, .. } = &self.opened;
+        if head.store.kind != kind.name() {
+            return Ok(());
+        }
         let what = match kind {
-            _ if head.store.kind != kind.name() => return Ok(()),
-            StoreKind::Plain if index.base.is_some() => {
-                "a snapshot of plain directories has a base"
+            StoreKind::Plain => {
+                index.base.as_ref().map(|_| "a snapshot of plain directories has a base")
             }
-            StoreKind::Guix | StoreKind::Nix if index.database.is_none() => {
-                "the snapshot has no database"
-            }
-            _ => return Ok(()),
+            StoreKind::Guix | StoreKind::Nix => match index.database {
+                Some(_) => None,
+                None => Some("the snapshot has no database"),
+            },
         };
+        let Some(what) = what else { return Ok(()) };
         let unusable = Unusable { name: self.name.clone(), size: *length };
         Err(anyhow!(SnapshotError::Damaged(what.into())).context(unusable))
     }
@@ -260,8 +263,11 @@ impl EntryKind {
     pub fn of_head(head: &Head) -> Self {
         match head.base.as_ref().map(|base| EntryName::parse(base.raw())) {
             Some(Some(base)) => EntryKind::DeltaOn(base),
-            None if head.store.kind != StoreKind::Plain.name() => EntryKind::Full,
-            _ => EntryKind::Alone,
+            None => match StoreKind::parse(head.store.kind.raw()) {
+                Ok(StoreKind::Plain) => EntryKind::Alone,
+                Ok(StoreKind::Guix | StoreKind::Nix) | Err(_) => EntryKind::Full,
+            },
+            Some(None) => EntryKind::Alone,
         }
     }
 

@@ -24,7 +24,7 @@ pub fn check(wanted: bool, store: &StoreOptions) -> Result<()> {
     }
     match resolve::kind(store)? {
         StoreKind::Guix => Ok(()),
-        kind => bail!(
+        kind @ (StoreKind::Nix | StoreKind::Plain) => bail!(
             "--profiles is for Guix, and this is a {kind} store; leave it out, or name another store \
              with --store guix"
         ),

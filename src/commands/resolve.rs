@@ -48,7 +48,7 @@ pub fn key(
 ) -> Result<Key> {
     let version = || {
         // A plain store has no version; this word keeps the format of the key.
-        if kind == StoreKind::Plain {
+        if !kind.has_database() {
             return Ok("any".to_owned());
         }
         let program = kind.program().filter(|_| store.root == Path::new("/"));

@@ -91,7 +91,9 @@ fn run(options: &Save, state: Option<&State>, outcome: &mut Outcome) -> Result<(
     let looking = Instant::now();
     let exact = Ladder { rungs: key.ladder.rungs[..1].to_vec() };
     // The contents of a plain directory may change while its name stays the same.
-    let delta = options.delta.filter(|_| outcome.store != StoreKind::Plain.name());
+    let delta = options
+        .delta
+        .filter(|_| StoreKind::parse(&outcome.store).is_ok_and(StoreKind::has_database));
     let needed = delta.is_some() || policy.policy == Policy::Auto;
     let bad = quarantine::bad(backend.as_ref(), &options.quarantine, state);
     if !options.dry_run {

@@ -71,7 +71,7 @@ fn page_of(usage: &Usage, options: &Asked, newest: Option<EntryName>) -> Page {
 
 /// Returns `None` if the backend can only list entries.
 fn blame_of(options: &InventoryOptions, name: &EntryName) -> Result<Option<Blame>> {
-    let InventoryOptions::Directory { path } = options else { return Ok(None) };
+    let Some(path) = options.directory() else { return Ok(None) };
     let backend = Directory::new(path.clone(), false);
     let mut entry = OpenEntry::open(&backend, name, (&[], &Trust::default()), &mut 0)?;
     size_report::of(&mut entry).map(Some)

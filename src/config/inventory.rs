@@ -16,6 +16,16 @@ pub enum InventoryOptions {
     Objects(Box<ObjectStore>),
 }
 
+impl InventoryOptions {
+    /// Returns the path of a backend that is a directory.
+    pub fn directory(&self) -> Option<&DirPath> {
+        match self {
+            InventoryOptions::Directory { path } => Some(path),
+            InventoryOptions::Repository(_) | InventoryOptions::Objects(_) => None,
+        }
+    }
+}
+
 /// Options of `list`.
 #[derive(Debug, Clone)]
 pub struct List {

@@ -52,6 +52,14 @@ pub enum BackendOptions {
 }
 
 impl BackendOptions {
+    /// Returns the path of a backend that is a directory.
+    pub fn directory(&self) -> Option<&DirPath> {
+        match self {
+            BackendOptions::Directory { path, .. } => Some(path),
+            BackendOptions::GitHub(_) | BackendOptions::Objects(_) => None,
+        }
+    }
+
     /// Returns the timeouts of a backend that is reached over the network.
     pub fn patience(&self) -> Option<Patience> {
         match self {

@@ -9,6 +9,7 @@ mod cli;
 mod comparison;
 mod crates;
 mod executed_programs;
+mod exhaustive_kinds;
 mod fuzz_corpus;
 mod help;
 mod html_pages;

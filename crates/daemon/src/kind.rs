@@ -50,6 +50,39 @@ pub enum Daemon {
 }
 
 impl Daemon {
+    /// Returns whether there is a daemon.
+    pub fn exists(&self) -> bool {
+        match self {
+            Daemon::Systemd { .. }
+            | Daemon::Shepherd { .. }
+            | Daemon::Process { .. }
+            | Daemon::Command { .. } => true,
+            Daemon::None => false,
+        }
+    }
+
+    /// Returns the process of a daemon that runs without a supervisor.
+    pub fn bare_process(&self) -> Option<u32> {
+        match self {
+            Daemon::Process { pid } => Some(*pid),
+            Daemon::Systemd { .. }
+            | Daemon::Shepherd { .. }
+            | Daemon::Command { .. }
+            | Daemon::None => None,
+        }
+    }
+
+    /// Returns the units of systemd that run the daemon, sockets first.
+    pub fn units(&self) -> &[String] {
+        match self {
+            Daemon::Systemd { units } => units,
+            Daemon::Shepherd { .. }
+            | Daemon::Process { .. }
+            | Daemon::Command { .. }
+            | Daemon::None => &[],
+        }
+    }
+
     /// Returns a report if a start would run a different file from the one that runs now.
     ///
     /// # Errors

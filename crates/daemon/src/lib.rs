@@ -131,9 +131,12 @@ impl Starter {
     /// # Errors
     /// If the program does not exist any more, so that the daemon could not be started again.
     pub fn replaced(&self, daemon: &Daemon) -> Result<Option<Replaced>> {
-        match (self, daemon) {
-            (Starter::Process(recipe), Daemon::Process { .. }) => Ok(recipe.replaced()),
-            _ => daemon.replaced(),
+        match self {
+            Starter::Process(recipe) => Ok(recipe.replaced()),
+            Starter::Systemd { .. }
+            | Starter::Shepherd(_)
+            | Starter::Command { .. }
+            | Starter::None => daemon.replaced(),
         }
     }
 

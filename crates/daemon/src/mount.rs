@@ -46,13 +46,13 @@ impl MountUnit {
 
     /// Returns the unit of the mount on `path` if the daemon's own unit removes this mount whenever it starts.
     pub fn taken_away_by(daemon: &Daemon, path: &str) -> Result<Option<Self>> {
-        let Daemon::Systemd { units } = daemon else {
+        if daemon.units().is_empty() {
             return Ok(None);
-        };
+        }
         let Some(mount) = Self::of(path)? else {
             return Ok(None);
         };
-        for unit in units {
+        for unit in daemon.units() {
             if systemd::property(unit, "ExecStartPre")?.contains(&mount.name) {
                 return Ok(Some(mount));
             }

@@ -107,7 +107,7 @@ impl Caller {
         };
         let objection = match store.kind {
             StoreKind::Plain => Some("that user chooses the directories".to_owned()),
-            _ => objection(store, uid, gid)?,
+            StoreKind::Guix | StoreKind::Nix => objection(store, uid, gid)?,
         };
         let Some(why) = objection else { return Ok(None) };
         self.give_up_root()?;

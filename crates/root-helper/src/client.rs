@@ -29,7 +29,7 @@ use storecache_runtime::memory::{ByteSemaphore, MeteredBytes, Packing};
 use storecache_runtime::standard_error::note;
 use storecache_runtime::threads;
 use storecache_snapshot::StoreFacts;
-use storecache_store::{Layout, StoreKind};
+use storecache_store::Layout;
 
 /// The prefix of messages that the root helper writes to standard error because it cannot reply.
 pub const ROOT_SPEAKS: &str = "storecache privileged: ";
@@ -104,7 +104,7 @@ fn is_theirs(store: &StoreRequest) -> bool {
         let found = layout.database_dir().metadata().or_else(|_| layout.state().metadata());
         found.is_ok_and(|found| found.uid() == rustix::process::getuid().as_raw())
     };
-    store.kind == StoreKind::Plain || Layout::of(store.kind, &store.root).is_ok_and(ours)
+    !store.kind.has_database() || Layout::of(store.kind, &store.root).is_ok_and(ours)
 }
 
 /// The running root helper. When dropped, it is asked to abort, and waited for.

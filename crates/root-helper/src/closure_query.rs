@@ -4,7 +4,7 @@ use super::connection::Conversation;
 use super::protocol::{Reply, Required, StoreRequest};
 use super::store_context::{StoreTarget, is_there};
 use anyhow::Result;
-use storecache_store::{Contents, ItemPattern, LiveDatabase, Rows, StoreKind};
+use storecache_store::{Contents, ItemPattern, LiveDatabase, Rows};
 
 /// Checks the closures of the items that match each of `patterns`. With `coming`, checks them as they would be after
 /// these rows are added.
@@ -32,7 +32,7 @@ pub fn check(
 
 /// Lists the valid items. A plain store, and a store without a database, have no valid items.
 pub fn valid(talk: &Conversation, store: &StoreRequest) -> Result<()> {
-    if store.kind == StoreKind::Plain {
+    if !store.kind.has_database() {
         return talk.reply(&Reply::Valid(Vec::new()));
     }
     let layout = StoreTarget::new(store)?.layout;

@@ -17,7 +17,7 @@ use storecache_store::{
 pub fn check_kind(kind: StoreKind, index: &Index) -> Result<()> {
     let refuse = |what: String| Err(SnapshotError::Damaged(what).into());
     let database = index.database.as_ref().map(|database| database.path.as_str());
-    if kind == StoreKind::Plain {
+    if !kind.has_database() {
         let rows = index.rows_only.as_ref().is_some_and(|rows| !rows.is_empty());
         if index.base.is_some() {
             return refuse("a snapshot of plain directories has a base".into());

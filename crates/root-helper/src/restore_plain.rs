@@ -48,8 +48,11 @@ pub fn restore(
     Stage::Restoring.enter()?;
     let index = Arc::new(Index::from_bytes(index)?);
     index.check()?;
-    if request.store.kind != StoreKind::Plain.name() {
-        bail!("the snapshot is of the store kind {}, not plain", request.store.kind);
+    match StoreKind::parse(request.store.kind.raw()) {
+        Ok(StoreKind::Plain) => {}
+        Ok(StoreKind::Guix | StoreKind::Nix) | Err(_) => {
+            bail!("the snapshot is of the store kind {}, not plain", request.store.kind)
+        }
     }
     if request.store.system != *system() {
         bail!("the snapshot is for the system {}, but this is {}", request.store.system, system());

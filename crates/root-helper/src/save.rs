@@ -103,7 +103,7 @@ pub fn save(
     talk.enter(Phase::Freeze);
     let mut source = match store.kind {
         StoreKind::Plain => plain_source(store)?,
-        _ => store_source(talk, store, guardian)?,
+        StoreKind::Guix | StoreKind::Nix => store_source(talk, store, guardian)?,
     };
     let left_out = source.leave_out(&request.leave_out);
     let narrowed = narrow(store, &mut source.inputs, source.frozen.as_mut(), request)?;
@@ -138,7 +138,7 @@ pub fn save(
     let options = PackOptions {
         level: request.level,
         long: request.long,
-        canonical: store.kind != StoreKind::Plain,
+        canonical: store.kind.has_database(),
         together: 0,
         memory: request.memory,
     };

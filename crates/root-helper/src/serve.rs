@@ -16,7 +16,6 @@ use anyhow::{Context, Result, bail};
 use std::io::{BufReader, Stdin, stdin, stdout};
 use storecache_runtime::standard_error::note;
 use storecache_runtime::{disclosure, liveness};
-use storecache_store::StoreKind;
 
 /// The most bytes of a cause that are reported: some causes quote input.
 const CAUSE_LIMIT: usize = 8 << 10;
@@ -95,8 +94,7 @@ fn agree(
         lift_limits()?;
     }
     // The guardian may have to start a daemon, which may need all of root's rights.
-    let has_daemon = store.kind != StoreKind::Plain;
-    let guardian = has_daemon.then(Guardian::wait).transpose()?;
+    let guardian = store.kind.has_database().then(Guardian::wait).transpose()?;
     Stage::Asked.enter()?;
     let confinement = confine()?;
     disclosure::limit_to(store.mandate.confined())?;

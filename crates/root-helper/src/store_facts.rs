@@ -28,7 +28,7 @@ pub fn survey(request: &StoreRequest, with_version: bool) -> Result<StoreFacts> 
         migrations: Vec::new(),
         owner: Untrusted::default(),
     };
-    if request.kind == StoreKind::Plain {
+    if !request.kind.has_database() {
         return Ok(empty);
     }
     let target = StoreTarget::new(request)?;
@@ -50,7 +50,7 @@ fn version(target: &StoreTarget) -> Option<String> {
     let asked = layout.kind.program().and_then(|program| program_version(program, &layout.root));
     match layout.kind {
         StoreKind::Nix => asked.or_else(|| nix_version(&layout.socket(), DAEMON_PATIENCE).ok()),
-        _ => asked,
+        StoreKind::Guix | StoreKind::Plain => asked,
     }
 }
 

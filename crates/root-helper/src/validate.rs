@@ -5,7 +5,6 @@ use anyhow::{Result, bail};
 use std::path::{Component, Path};
 use std::time::Duration;
 use storecache_daemon::DaemonChoice;
-use storecache_store::StoreKind;
 
 /// Longer than any path that the kernel accepts.
 const PATH_LIMIT: usize = 4096;
@@ -60,7 +59,7 @@ impl StoreRequest {
         // These paths come from the user: they must be absolute and must not contain dots.
         self.paths.iter().chain([&self.root]).try_for_each(|path| leads_down(path))?;
         self.shepherds.iter().try_for_each(|path| short(path))?;
-        if self.kind == StoreKind::Plain && self.paths.is_empty() {
+        if !self.kind.has_database() && self.paths.is_empty() {
             bail!("a plain store needs --path DIR");
         }
         for patience in [self.lock_patience, self.daemon_patience, self.stall] {
@@ -71,10 +70,16 @@ impl StoreRequest {
         if self.stall < STALL_LEAST {
             bail!("--stall-timeout must be at least 1 s");
         }
-        if let DaemonChoice::Command { stop, start } = &self.daemon {
-            limit("bytes of a command", stop.len().max(start.len()), COMMAND_LIMIT)?;
+        match &self.daemon {
+            DaemonChoice::Command { stop, start } => {
+                limit("bytes of a command", stop.len().max(start.len()), COMMAND_LIMIT)
+            }
+            DaemonChoice::Auto
+            | DaemonChoice::Systemd
+            | DaemonChoice::Shepherd
+            | DaemonChoice::Process
+            | DaemonChoice::None => Ok(()),
         }
-        Ok(())
     }
 }
 

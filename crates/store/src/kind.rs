@@ -39,6 +39,32 @@ impl StoreKind {
         }
     }
 
+    /// Whether it is a store of items with a database and a daemon, and not a set of directories that the user names.
+    pub fn has_database(self) -> bool {
+        match self {
+            StoreKind::Guix | StoreKind::Nix => true,
+            StoreKind::Plain => false,
+        }
+    }
+
+    /// The package manager's command that checks the database; empty if the kind has no database.
+    pub fn verify_command(self) -> &'static str {
+        match self {
+            StoreKind::Guix => "guix gc --verify",
+            StoreKind::Nix => "nix-store --verify",
+            StoreKind::Plain => "",
+        }
+    }
+
+    /// The package manager's command that deletes unused items; empty if the kind has no items.
+    pub fn gc_command(self) -> &'static str {
+        match self {
+            StoreKind::Guix => "guix gc",
+            StoreKind::Nix => "nix-store --gc",
+            StoreKind::Plain => "",
+        }
+    }
+
     /// Name of the package manager, for messages.
     pub fn package_manager(self) -> &'static str {
         match self {

@@ -12,7 +12,7 @@ use storecache_root_helper::client::RootHelperProcess;
 use storecache_root_helper::doctor::without_root;
 use storecache_root_helper::protocol::{Finding, Light, Reply, Request, StoreRequest};
 use storecache_root_helper::sudo::NoRoot;
-use storecache_store::{Layout, StoreKind};
+use storecache_store::Layout;
 
 /// Prints one row for each check. Fails if any of them is red.
 pub fn doctor(options: &Doctor) -> Result<Conclusion> {
@@ -21,7 +21,7 @@ pub fn doctor(options: &Doctor) -> Result<Conclusion> {
 
 fn run(options: &Doctor) -> Result<Conclusion> {
     let kind = resolve::kind(&options.store)?;
-    if kind == StoreKind::Plain {
+    if !kind.has_database() {
         bail!("a plain store has nothing to examine; see `storecache verify` for snapshots");
     }
     let layout = Layout::of(kind, &options.store.root)?;

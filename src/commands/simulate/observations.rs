@@ -23,7 +23,9 @@ impl Past {
     /// Reads the snapshots under a prefix. A directory that is missing or cannot be listed counts as empty, and
     /// unreadable snapshots are ignored. A cache service is not queried: a simulation must not need a network.
     pub fn read(backend: Option<&BackendOptions>, prefix: &str) -> Self {
-        let Some(BackendOptions::Directory { path, .. }) = backend else { return Past::default() };
+        let Some(path) = backend.and_then(BackendOptions::directory) else {
+            return Past::default();
+        };
         let directory = Directory::new(path.clone(), false);
         let entries = directory.entries(&Rung::Prefix(format!("{prefix}-"))).unwrap_or_default();
         resolve::tell_warnings(&directory);

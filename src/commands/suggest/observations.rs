@@ -98,7 +98,7 @@ pub fn read(options: &Suggest) -> Result<Observations> {
 }
 
 fn is_directory(place: &BackendOptions) -> bool {
-    matches!(place, BackendOptions::Directory { .. })
+    place.directory().is_some()
 }
 
 /// Opens an entry. Returns `None` if it was deleted after it was listed.

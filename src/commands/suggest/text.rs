@@ -105,7 +105,8 @@ impl Looked<'_> {
         if let Some(kin) = &self.kin {
             self.headline(kin).iter().try_for_each(answer)?;
         }
-        if self.kin.as_ref().is_some_and(|kin| kin.kind == StoreKind::Plain.name()) {
+        let kind = self.kin.as_ref().and_then(|kin| StoreKind::parse(&kin.kind).ok());
+        if kind.is_some_and(|kind| !kind.has_database()) {
             answer(
                 "a directory counts as changed when names, sizes, times, modes or owners in it did",
             )?;

@@ -59,7 +59,7 @@ pub fn open(options: &Options, wire: &Arc<RetryingClient>) -> Result<Arc<dyn Sto
     if !has_credentials(options) {
         bail!("there are no credentials in the environment: set {}", wanted(address.service));
     }
-    let strict = address.service == Service::Google && !options.has("GOOGLE_ALLOW_HTTP");
+    let strict = !address.service.library_requires_tls() && !options.has("GOOGLE_ALLOW_HTTP");
     let connector = Connector { wire: Arc::clone(wire), strict };
     let bucket = &address.bucket;
     let built = match address.service {

@@ -34,6 +34,14 @@ impl Service {
             Service::Azure => "AZURE_",
         }
     }
+
+    /// Whether the client library refuses an endpoint without TLS by itself, unless the environment allows it.
+    pub fn library_requires_tls(self) -> bool {
+        match self {
+            Service::S3 | Service::Azure => true,
+            Service::Google => false,
+        }
+    }
 }
 
 /// A bucket or container, and the prefix of the entries in it.

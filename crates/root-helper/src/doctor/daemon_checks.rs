@@ -13,7 +13,7 @@ use storecache_daemon::{
     unit_states,
 };
 use storecache_runtime::disclosure;
-use storecache_store::{Layout, Owner, StoreKind};
+use storecache_store::{Layout, Owner};
 
 /// How long a daemon may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -105,13 +105,9 @@ fn heap_in_words(heap: &Heap) -> String {
 
 /// Returns a command that helps against a class of complaints.
 fn mend(worst: &Heap, layout: &Layout, units: &[&str]) -> String {
-    let guix = layout.kind == StoreKind::Guix;
-    let store = |guix_way: &str, nix_way: &str| {
-        if guix { guix_way.to_owned() } else { nix_way.to_owned() }
-    };
     match worst.class.name {
-        "damaged database" => store("guix gc --verify", "nix-store --verify"),
-        "full disk" => store("guix gc", "nix-store --gc"),
+        "damaged database" => layout.kind.verify_command().into(),
+        "full disk" => layout.kind.gc_command().into(),
         "read-only store" => format!("findmnt --target {}", layout.store().display()),
         "daemon exit" => format!("systemctl restart {}", units.join(" ")),
         _ => read_journal(units),
@@ -125,7 +121,7 @@ fn read_journal(units: &[&str]) -> String {
 pub fn program(target: &StoreTarget) -> Result<Finding> {
     let daemon = target.daemon()?.daemon;
     Ok(match daemon.replaced()? {
-        None if daemon == Daemon::None => Finding::green("no daemon runs"),
+        None if !daemon.exists() => Finding::green("no daemon runs"),
         None => Finding::green("the daemon runs the installed program"),
         Some(replaced) => Finding::yellow(replaced.to_string(), Some(restart(target, &daemon)?)),
     })

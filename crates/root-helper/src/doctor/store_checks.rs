@@ -9,8 +9,8 @@ use rustix::process::geteuid;
 use std::path::Path;
 use storecache_daemon::MountUnit;
 use storecache_store::{
-    Contents, Layout, LockKind, Owner, StaysReadOnly, check_database, describe_holders, held_by,
-    is_read_only, left_by_dead_runs, make_writable, strangers,
+    Contents, Layout, LockKind, Owner, StaysReadOnly, StoreKind, check_database, describe_holders,
+    held_by, is_read_only, left_by_dead_runs, make_writable, strangers,
 };
 
 /// Free space below which a warning is shown, in bytes.
@@ -19,14 +19,12 @@ const FEW_INODES: u64 = 50_000;
 
 /// Returns a command of the store's package manager.
 fn tell_store(layout: &Layout, guix: &str, nix: &str) -> String {
-    match layout.kind.program() {
-        Some("guix") => guix.into(),
-        _ => nix.into(),
+    match layout.kind {
+        StoreKind::Guix => guix.into(),
+        StoreKind::Nix => nix.into(),
+        // A layout is never of this kind.
+        StoreKind::Plain => String::new(),
     }
-}
-
-fn collect(layout: &Layout) -> String {
-    tell_store(layout, "guix gc", "nix-store --gc")
 }
 
 pub fn schema(target: &StoreTarget) -> Result<Finding> {
@@ -108,7 +106,7 @@ pub fn locks(target: &StoreTarget) -> Result<Finding> {
     let stale = stale(layout)?;
     if !stale.is_empty() {
         let found = format!("stale lock files of killed builds: {}", some_of(&stale));
-        return Ok(Finding::yellow(found, Some(collect(layout))));
+        return Ok(Finding::yellow(found, Some(layout.kind.gc_command().into())));
     }
     let left = left_by_dead_runs(layout)?;
     if !left.is_empty() {
@@ -152,7 +150,7 @@ pub fn space(target: &StoreTarget) -> Result<Finding> {
     }
     Ok(match scarce {
         false => Finding::green(said.join(", ")),
-        true => Finding::yellow(said.join(", "), Some(collect(layout))),
+        true => Finding::yellow(said.join(", "), Some(layout.kind.gc_command().into())),
     })
 }
 

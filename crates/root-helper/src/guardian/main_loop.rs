@@ -21,8 +21,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use storecache_daemon::{
-    Daemon, DetectedDaemon, MountUnit, Starter, Stopper, VerifiedListener, await_ready,
-    is_up_besides, parent_of,
+    DetectedDaemon, MountUnit, Starter, Stopper, VerifiedListener, await_ready, is_up_besides,
+    parent_of,
 };
 use storecache_runtime::retry::insist;
 use storecache_runtime::{liveness, threads};
@@ -205,7 +205,7 @@ impl GuardianState {
         let brief: ArmRequest =
             serde_json::from_str(brief).context("parse the request to find the daemon")?;
         let DetectedDaemon { daemon, why, mut warnings } = self.target.daemon()?;
-        let is_bare = matches!(daemon, Daemon::Process { .. });
+        let is_bare = daemon.bare_process().is_some();
         let listener = is_bare.then(|| self.target.verified_listener()).transpose()?;
         let starter = Starter::prepare(&daemon, listener.as_ref())
             .context("prepare to start the daemon again")?;
@@ -218,7 +218,7 @@ impl GuardianState {
             }
             false => None,
         };
-        let runs = daemon != Daemon::None;
+        let runs = daemon.exists();
         let known = RestartPlan { stopped: Stopped { daemon, mount }, starter };
         Ok((known, listener, DaemonFound { why, warnings, runs }))
     }
@@ -262,10 +262,7 @@ impl GuardianState {
             let _ = stopper.stop(self.target.daemon_patience, &|| Ok(()));
         }
         // The guardian may have been killed after it had started the daemon.
-        let stopped = match known.stopped.daemon {
-            Daemon::Process { pid } => Some(pid),
-            _ => None,
-        };
+        let stopped = known.stopped.daemon.bare_process();
         let is_up = || is_up_besides(stopped, &self.target.layout.socket()).unwrap_or(false);
         if self.is_backup && is_up() { Ok(()) } else { self.start(known) }
     }
@@ -289,7 +286,7 @@ pub(super) fn start(
     let started = starter.start(&socket, target.daemon_patience.max(START_LEAST));
     mount.as_ref().map_or(Ok(()), MountUnit::start)?;
     started?;
-    if *daemon == Daemon::None {
+    if !daemon.exists() {
         return Ok(());
     }
     await_ready(&socket, &target.layout.probe(), target.daemon_patience).map(drop)

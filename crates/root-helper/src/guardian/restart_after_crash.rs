@@ -84,6 +84,10 @@ fn own_command(target: &StoreTarget) -> Option<Daemon> {
             start: start.clone(),
             run_as: request.mandate.requester,
         }),
-        _ => None,
+        DaemonChoice::Auto
+        | DaemonChoice::Systemd
+        | DaemonChoice::Shepherd
+        | DaemonChoice::Process
+        | DaemonChoice::None => None,
     }
 }

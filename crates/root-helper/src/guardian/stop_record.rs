@@ -72,11 +72,14 @@ impl StopRecord {
     pub fn parse(text: &[u8], units: &[&str]) -> Result<Self> {
         let record: StopRecord =
             serde_json::from_slice(text).context("not a record of a stopped daemon")?;
-        if let StoppedDaemon::Units(named) = &record.stopped {
-            let unknown = named.iter().find(|unit| !units.contains(&unit.as_str()));
-            if let Some(unit) = unknown {
-                bail!("{unit:?} is not a unit of the daemon");
-            }
+        let named: &[String] = match &record.stopped {
+            StoppedDaemon::Units(named) => named,
+            StoppedDaemon::ShepherdService
+            | StoppedDaemon::BareProcess
+            | StoppedDaemon::UserCommand => &[],
+        };
+        if let Some(unit) = named.iter().find(|unit| !units.contains(&unit.as_str())) {
+            bail!("{unit:?} is not a unit of the daemon");
         }
         Ok(record)
     }
