@@ -1,7 +1,7 @@
 //! Comparison of storecache with its peers. `scripts/bench` installs what it needs and starts it.
 //!
 //! ```text
-//! scripts/bench [PART...] [--rounds N] [--write] [--list]
+//! scripts/bench [PART...] [--rounds N] [--write | --busy] [--list]
 //! ```
 //!
 //! PART is a prefix of names: `unpack` selects all parts that begin with it. With `--write`, the results replace
@@ -19,15 +19,17 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use peers::record::Record;
 use peers::{Bench, PARTS, Part, files, machine, plot, table};
+use support::idle_machine;
 
 /// The parsed command line.
 struct Asked {
     parts: Vec<&'static Part>,
     rounds: usize,
     write: bool,
+    busy: bool,
 }
 
 fn main() -> ExitCode {
@@ -56,7 +58,8 @@ fn measure(words: Vec<String>) -> Result<()> {
     let mut failed = Vec::new();
     for part in asked.parts {
         println!("{}: {}", part.name, part.about);
-        match bench.run(part) {
+        let idle = if asked.busy { Ok(()) } else { idle_machine::require() };
+        match idle.map_err(Error::msg).and_then(|()| bench.run(part)) {
             Ok(work) => {
                 println!("{}", table::text(&work));
                 record.works.push(work);
@@ -83,12 +86,13 @@ fn measure(words: Vec<String>) -> Result<()> {
 
 /// Parses the command line. Returns `None` if it asks for the list.
 fn asked(words: impl Iterator<Item = String>) -> Result<Option<Asked>> {
-    let mut asked = Asked { parts: Vec::new(), rounds: 5, write: false };
+    let mut asked = Asked { parts: Vec::new(), rounds: 5, write: false, busy: false };
     let mut words = words;
     while let Some(word) = words.next() {
         match word.as_str() {
             "--list" => return Ok(None),
             "--write" => asked.write = true,
+            "--busy" => asked.busy = true,
             "--rounds" => {
                 let number = words.next().context("--rounds takes a number")?;
                 asked.rounds = number.parse().context("--rounds takes a number")?;
@@ -104,6 +108,9 @@ fn asked(words: impl Iterator<Item = String>) -> Result<Option<Asked>> {
                 }
             }
         }
+    }
+    if asked.write && asked.busy {
+        bail!("--write records figures of an idle machine only: leave out --busy");
     }
     if asked.parts.is_empty() {
         asked.parts.extend(&PARTS);

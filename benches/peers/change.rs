@@ -17,11 +17,16 @@ const ALL: &str = "storecache, all of it";
 pub fn partial(bench: &Bench) -> Result<Work> {
     let corpus = bench.small()?;
     let (gone, present) = corpus.split(10);
-    let (entries, out) = (bench.ground.directory("partial")?, bench.ground.directory("out")?);
+    let entries = bench.ground.directory("partial")?;
+    let disk = bench.ground.disk(corpus.bytes)?;
+    let out = disk.out();
     save_some(&corpus.root, &entries, "most", &present)?;
     sh(&storecache("save", &corpus.root, &entries, KEY))?;
     let script = storecache("restore", &out, &entries, KEY);
-    let of = |name| Contender::new(name, &script).into_fresh(&out).reads(&entries).tells_bytes();
+    let of = |name| {
+        let contender = Contender::new(name, &script).into_fresh(&out).on_new(Some(&disk));
+        contender.reads(&entries).tells_bytes()
+    };
     let contenders = [
         of(US).after(|| {
             install(&out)?;

@@ -1,8 +1,8 @@
 //! Runs programs in turn at one piece of work, in several rounds.
 //!
-//! Before each run, its output is removed, the file system is put to rest, so that no program is slowed down by the
-//! files of another one, and the input is read once, so that it is in the page cache. Each round begins with another
-//! program.
+//! Before each run, its output is removed or its file system replaced by a new one, so that no program is slowed down
+//! by the files of another one, and the input is read once, so that it is in the page cache. Each round begins with
+//! another program.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,6 +12,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::ground::Disk;
 use super::record::{Sample, Series};
 use super::shell::{command, run, sh};
 
@@ -23,6 +24,7 @@ pub struct Contender<'a> {
     environment: Vec<(String, String)>,
     reads: Vec<PathBuf>,
     fresh: Option<PathBuf>,
+    disk: Option<&'a Disk>,
     before: Box<dyn Fn() -> Result<()> + 'a>,
     lands_on: Option<PathBuf>,
     size: Size,
@@ -50,6 +52,7 @@ impl<'a> Contender<'a> {
             environment: Vec::new(),
             reads: Vec::new(),
             fresh: None,
+            disk: None,
             before: Box::new(|| Ok(())),
             lands_on: None,
             size: Size::None,
@@ -60,6 +63,12 @@ impl<'a> Contender<'a> {
     pub fn into_fresh(mut self, directory: &Path) -> Self {
         self.fresh = Some(directory.to_owned());
         self.lands_on = Some(directory.to_owned());
+        self
+    }
+
+    /// Replaces the file system of its directory by a new one before each run. `None` leaves it as it is.
+    pub fn on_new(mut self, disk: Option<&'a Disk>) -> Self {
+        self.disk = disk;
         self
     }
 
@@ -149,6 +158,10 @@ impl<'a> Contender<'a> {
     fn clear(&self) -> Result<()> {
         let Some(directory) = &self.fresh else { return Ok(()) };
         let path = directory.display();
+        if let Some(disk) = self.disk {
+            disk.renew()?;
+            return sh(&format!("mkdir {path}")).map(drop);
+        }
         sh(&format!("rm -rf {path} && mkdir -p {path} && sync -f {path}")).map(drop)
     }
 }

@@ -66,7 +66,9 @@ fn on_a_thread(
 ) -> Result<Work> {
     let corpus = bench.small()?;
     let ground = &bench.ground;
-    let (out, entries) = (ground.directory("out")?, ground.directory("service")?);
+    let entries = ground.directory("service")?;
+    let disk = ground.disk(corpus.bytes)?;
+    let out = disk.out();
     let blobs = ground.memory()?;
     let (root, count) = (&corpus.root, bench.rounds);
     let (series, bytes) = thread::scope(|threads| {
@@ -132,6 +134,7 @@ fn on_a_thread(
             let contenders = [
                 of(US, ours("restore", &out))
                     .into_fresh(&out)
+                    .on_new(Some(&disk))
                     .tells_bytes()
                     .after(|| {
                         by_name.store(false, Ordering::Relaxed);
@@ -139,6 +142,7 @@ fn on_a_thread(
                     }),
                 of(OFFICIAL, format!("{} && {tar}", official("restore")))
                     .into_fresh(&out)
+                    .on_new(Some(&disk))
                     .moves_bytes(theirs)
                     .after(|| {
                         by_name.store(true, Ordering::Relaxed);

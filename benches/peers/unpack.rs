@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 
 use super::corpus::Corpus;
+use super::ground::Disk;
 use super::ours::{KEY, install, storecache};
 use super::record::{Figure, Wanted, Work};
 use super::rounds::{Contender, rounds};
@@ -45,37 +46,40 @@ impl Archives {
 }
 
 pub fn small(bench: &Bench) -> Result<Work> {
-    let out = bench.ground.directory("out")?;
-    let work = measure(bench, "unpack-small", bench.small()?, bench.small_archives()?, &out, 2.2)?;
+    let disk = bench.ground.disk(bench.small()?.bytes)?;
+    let out = (&*disk.out(), Some(&disk));
+    let work = measure(bench, "unpack-small", bench.small()?, bench.small_archives()?, out, 2.2)?;
     Ok(Work { title: "restore all, many small files, ext4".into(), ..work })
 }
 
 pub fn big(bench: &Bench) -> Result<Work> {
-    let out = bench.ground.directory("out")?;
-    let work = measure(bench, "unpack-big", bench.big()?, bench.big_archives()?, &out, 1.4)?;
+    let disk = bench.ground.disk(bench.big()?.bytes)?;
+    let out = (&*disk.out(), Some(&disk));
+    let work = measure(bench, "unpack-big", bench.big()?, bench.big_archives()?, out, 1.4)?;
     Ok(Work { title: "restore all, few big files, ext4".into(), ..work })
 }
 
 pub fn tmpfs(bench: &Bench) -> Result<Work> {
     let memory = bench.ground.memory()?;
     let (corpus, archives) = (bench.small()?, bench.small_archives()?);
-    let out = memory.path().join("out");
-    let work = measure(bench, "unpack-tmpfs", corpus, archives, &out, 1.9)?;
+    let out = (&*memory.path().join("out"), None);
+    let work = measure(bench, "unpack-tmpfs", corpus, archives, out, 1.9)?;
     Ok(Work { title: "restore all, many small files, tmpfs".into(), ..work })
 }
 
+/// Measures restores into a directory, on a disk that is made anew before each run if one is given.
 fn measure(
     bench: &Bench,
     name: &str,
     corpus: &Corpus,
     archives: &Archives,
-    out: &Path,
+    (out, disk): (&Path, Option<&Disk>),
     wanted: f64,
 ) -> Result<Work> {
     let (here, into) = (archives.directory.display(), out.display());
     let entries = archives.directory.join("entries");
     let of = |name: &str, script: String, reads: &str| {
-        let contender = Contender::new(name, script).into_fresh(out).makes_bytes(0);
+        let contender = Contender::new(name, script).into_fresh(out).on_new(disk).makes_bytes(0);
         contender.reads(&archives.directory.join(reads))
     };
     let ours = storecache("restore", out, &entries, KEY);

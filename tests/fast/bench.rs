@@ -4,8 +4,9 @@
 mod peers;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
-use crate::support::Scratch;
+use crate::support::{Scratch, idle_machine};
 use peers::record::{Quantity, Record, Wanted};
 use peers::{Bench, PARTS, US, plot, table};
 
@@ -79,6 +80,16 @@ fn tables_of_the_pages_match_the_record() {
     }
     let [_, (_, chosen)] = table::pages(&record);
     assert_eq!(chosen.lines().filter(|line| line.starts_with("| ")).count(), 6, "{chosen}");
+}
+
+#[test]
+fn busy_machine_is_refused() {
+    let mut busy = Command::new("bash").args(["-c", "while :; do :; done"]).spawn().unwrap();
+    let refused = idle_machine::require();
+    busy.kill().unwrap();
+    busy.wait().unwrap();
+    let refused = refused.unwrap_err();
+    assert!(refused.starts_with("the machine is busy: "), "{refused}");
 }
 
 fn count_bars(record: &Record) -> usize {

@@ -2,14 +2,14 @@
 //! Nix, drawn by Chromium.
 //!
 //! `scripts/picture` sets STORECACHE_WRITE_PICTURE=1. Then the jobs have a larger store, and the test writes
-//! docs/summary.md and docs/summary.png; otherwise it compares the summary with the existing one.
+//! docs/summary.md and docs/summary.png, on an idle machine only; otherwise it compares the summary with the existing one.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use crate::support::azurite::script;
 use crate::support::plain_env::output;
-use crate::support::{Fixture, Role, World};
+use crate::support::{Fixture, Role, World, idle_machine};
 use pulldown_cmark::{Options, Parser, html};
 
 /// Similar to GitHub's style.
@@ -83,6 +83,9 @@ fn page(summary: &str) -> String {
 #[test]
 fn readme_picture_shows_a_current_summary() {
     let write = env::var_os("STORECACHE_WRITE_PICTURE").is_some();
+    if write {
+        idle_machine::require().unwrap();
+    }
     let summary = second_of_two_jobs(if write { Fixture::Full } else { Fixture::Small });
     assert!(summary.starts_with("### storecache: exact hit, "), "{summary}");
     let directory = tempfile::tempdir().unwrap();

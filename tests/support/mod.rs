@@ -33,6 +33,7 @@ pub mod git_history;
 pub mod golden;
 pub mod helper_requests;
 pub mod html_text;
+pub mod idle_machine;
 pub mod invariants;
 mod invocation;
 pub mod job;
