@@ -3,7 +3,7 @@
 use super::job_state::State;
 use super::open_entry::{OpenEntry, same_store};
 use crate::config::{Delta, Trust};
-use crate::report::{BaseUse, Outcome};
+use crate::report::BaseUse;
 use anyhow::{Context, Result, anyhow, ensure};
 use storecache_backend::{Backend, EntryName};
 use storecache_entry::Digest;
@@ -23,15 +23,16 @@ pub struct DeltaBase {
 
 impl DeltaBase {
     /// Returns the full snapshot behind the newest entry of the key, or, if the key has no entry, behind the
-    /// entry that this job has restored. Entries in `bad` are never used. If there is no such snapshot,
-    /// records the reason in the report.
+    /// entry that this job has restored. Entries in `bad` are never used.
+    ///
+    /// # Errors
+    /// If there is no such snapshot: the reason, for the report.
     pub fn find(
         backend: &dyn Backend,
         newest: Option<(EntryName, Result<OpenEntry>)>,
         (bad, trust): (&[EntryName], &Trust),
         state: Option<&State>,
-        outcome: &mut Outcome,
-    ) -> Option<Self> {
+    ) -> Result<Self> {
         let restored = state.map(|state| &state.restore).filter(|restore| restore.entry.is_some());
         let failed = restored.filter(|restore| restore.failed).and_then(|r| r.entry.as_deref());
         let found = match newest {
@@ -50,14 +51,7 @@ impl DeltaBase {
                 }
             },
         };
-        match found.and_then(Self::behind) {
-            Ok(foundation) => Some(foundation),
-            Err(e) => {
-                outcome.base =
-                    Some(BaseUse { reason: Some(format!("{e:#}")), ..BaseUse::default() });
-                None
-            }
-        }
+        found.and_then(Self::behind)
     }
 
     fn behind(entry: OpenEntry) -> Result<Self> {
@@ -74,15 +68,8 @@ impl DeltaBase {
         Ok(DeltaBase { name, head: opened.head, identity, items, nar_bytes })
     }
 
-    /// Returns whether the save becomes a delta, which would contain `own` itself. Records the decision in
-    /// the report.
-    pub fn carries(
-        &self,
-        delta: &Delta,
-        own: Option<Growth>,
-        head: &Head,
-        outcome: &mut Outcome,
-    ) -> bool {
+    /// Decides whether the save becomes a delta, which would contain `own` itself.
+    pub fn decide(&self, delta: &Delta, own: Option<Growth>, head: &Head) -> BaseUse {
         let bytes = own.and_then(|own| own.nar_bytes).zip(self.nar_bytes);
         let share = bytes.filter(|(_, base)| *base > 0).map(|(own, base)| own as f64 / base as f64);
         let reason = match share {
@@ -95,9 +82,7 @@ impl DeltaBase {
             )),
             Some(_) => None,
         };
-        let carries = reason.is_none();
-        outcome.base = Some(BaseUse { entry: Some(self.name.clone()), share, reason });
-        carries
+        BaseUse { entry: Some(self.name.clone()), share, reason }
     }
 
     /// The reference to this base that a delta contains.

@@ -5,14 +5,14 @@ use super::open_entry::{BadBase, BaseGone, OpenEntry, Unusable};
 use super::quarantine;
 use super::trust::{self, Untrusted};
 use crate::config::Restore;
-use crate::report::{self, Hit, Outcome};
-use anyhow::{Context, Error, Result};
+use crate::report::{self, Hit, Quarantined};
+use anyhow::{Error, Result};
 use std::time::{Duration, Instant};
 use storecache_backend::{Backend, EntryName, Gone};
 use storecache_entry::Ladder;
 use storecache_root_helper::FailureKind;
 use storecache_root_helper::client::RootFailure;
-use storecache_root_helper::protocol::{FrameId, SnapshotRole};
+use storecache_root_helper::protocol::{FrameId, Phase, SnapshotRole};
 use storecache_runtime::liveness;
 use storecache_store::StoreKind;
 
@@ -87,6 +87,24 @@ pub enum Verdict {
     Over(RejectReason),
 }
 
+/// The failure of the first entry that could not be used, which is reported if no other entry can be used.
+pub struct FirstFailure {
+    pub error: Error,
+    /// The phase in which the entry turned out to be bad.
+    pub phase: Phase,
+    pub name: EntryName,
+}
+
+/// Report of the entries that a restore has skipped.
+#[derive(Default)]
+pub struct RejectedEntries {
+    /// Full names, each with the reason.
+    pub passed_over: Vec<(String, String)>,
+    pub quarantined: Vec<Quarantined>,
+    /// About bad entries, if another entry could be used.
+    pub warning: Option<String>,
+}
+
 /// The entries that a run does not use, with the reasons.
 pub struct EntryFallback<'a> {
     backend: &'a dyn Backend,
@@ -100,10 +118,10 @@ pub struct EntryFallback<'a> {
     search: Search,
     /// The entry that was received damaged and was intact when it was read again.
     again: Option<EntryName>,
-    /// The error to report if no entry can be used, with its phase and the name of the entry.
-    first: Option<(Error, &'static str, EntryName)>,
+    first: Option<FirstFailure>,
     /// The newest entry that is not trusted, and the reason.
     untrusted: Option<String>,
+    rejected: RejectedEntries,
 }
 
 impl<'a> EntryFallback<'a> {
@@ -113,18 +131,27 @@ impl<'a> EntryFallback<'a> {
         options: &'a Restore,
         kind: StoreKind,
         ladder: &Ladder,
-        outcome: &mut Outcome,
     ) -> Self {
         if !is_dry(options) {
             quarantine::sweep(backend, &options.quarantine);
         }
         let known = quarantine::known(backend, &options.quarantine);
-        outcome.passed_over = quarantine::met(&known, ladder);
+        let passed_over = quarantine::met(&known, ladder);
         let bad: Vec<EntryName> = known.into_iter().map(|(name, _)| name).collect();
         let names = bad.clone();
         let search = Search::new(options.clocks.deadline);
-        let (again, first, untrusted) = Default::default();
-        EntryFallback { backend, options, kind, names, bad, search, again, first, untrusted }
+        EntryFallback {
+            backend,
+            options,
+            kind,
+            names,
+            bad,
+            search,
+            again: None,
+            first: None,
+            untrusted: None,
+            rejected: RejectedEntries { passed_over, ..RejectedEntries::default() },
+        }
     }
 
     pub fn names(&self) -> &[EntryName] {
@@ -186,18 +213,18 @@ impl<'a> EntryFallback<'a> {
         Ok((Verdict::Over(unfit), error))
     }
 
-    /// Records an entry as skipped, and quarantines its damaged file.
+    /// Skips an entry that turned out to be bad in a phase of the run, and quarantines its damaged file.
     ///
     /// # Errors
-    /// If there is no time to try other entries: the first error.
+    /// If there is no time to try other entries: the failure of the first one.
     pub fn over(
         &mut self,
         name: &EntryName,
         (unfit, error): (RejectReason, Error),
-        outcome: &mut Outcome,
-    ) -> Result<()> {
+        phase: Phase,
+    ) -> Result<(), FirstFailure> {
         let failure = error.downcast_ref::<RootFailure>();
-        let phase = failure.map_or(outcome.phase, |failure| failure.phase.name());
+        let phase = failure.map_or(phase, |failure| failure.phase);
         let reason = format!("{error:#}");
         let mut has_time = true;
         if let RejectReason::Damaged { base, .. } = &unfit {
@@ -205,8 +232,9 @@ impl<'a> EntryFallback<'a> {
             if !is_dry(self.options) {
                 let size = error.downcast_ref::<Unusable>();
                 let size = size.filter(|it| it.name == bad.to_string()).map(|it| it.size);
-                let found = (phase, &*reason, size);
-                quarantine::condemn(self.backend, &self.options.quarantine, bad, found, outcome);
+                let found = (phase.name(), &*reason, size);
+                let done = quarantine::condemn(self.backend, &self.options.quarantine, bad, found);
+                self.rejected.quarantined.push(done);
             }
             if bad != name {
                 self.names.push(bad.clone());
@@ -221,29 +249,25 @@ impl<'a> EntryFallback<'a> {
                 self.untrusted.get_or_insert_with(|| format!("{name}: {reason}"));
             }
             RejectReason::Gone | RejectReason::Damaged { .. } => {
-                self.first.get_or_insert((error, phase, name.clone()));
+                self.first.get_or_insert(FirstFailure { error, phase, name: name.clone() });
             }
         }
-        outcome.passed_over.push((name.to_string(), reason));
-        if has_time {
-            return Ok(());
-        }
+        self.rejected.passed_over.push((name.to_string(), reason));
+        let Some(first) = self.first.take_if(|_| !has_time) else { return Ok(()) };
         let count = report::plural(self.search.damaged, "damaged entry");
         let limit = liveness::seconds(self.search.limit);
-        self.nothing(outcome)
-            .with_context(|| format!("gave up after {count} in {limit}; the newest"))
+        let context = format!("gave up after {count} in {limit}; the newest");
+        Err(FirstFailure { error: first.error.context(context), ..first })
     }
 
-    /// Reports that there is no other entry to try.
-    ///
-    /// # Errors
-    /// If an entry exists but could not be used: the error of the first such entry.
-    pub fn nothing(&mut self, outcome: &mut Outcome) -> Result<()> {
-        let Some((error, phase, name)) = self.first.take() else { return Ok(()) };
-        outcome.phase = phase;
-        outcome.matched_key = Some(name.key.clone());
-        outcome.entry = Some(name.to_string());
-        Err(error)
+    /// Returns the failure of the first entry that exists but could not be used.
+    pub fn take_first(&mut self) -> Option<FirstFailure> {
+        self.first.take()
+    }
+
+    /// Adds entries that the backend skipped.
+    pub fn add_skipped(&mut self, skipped: Vec<(String, String)>) {
+        self.rejected.passed_over.extend(skipped);
     }
 
     /// Why no existing entry can be used, if they are not trusted.
@@ -251,14 +275,18 @@ impl<'a> EntryFallback<'a> {
         self.untrusted.as_deref()
     }
 
-    /// Adds one warning about bad entries when another entry could be used, with advice.
-    pub fn tell(&self, outcome: &mut Outcome) {
-        let Some(kept) = quarantine::told(outcome) else { return };
-        let Some((error, phase, name)) = &self.first else { return };
-        let instead = outcome.entry.as_deref().unwrap_or_default();
-        outcome.warnings.push(format!(
-            "{phase}: {name} cannot be used, and {instead} was used instead: {error:#}; {kept}"
+    /// Makes the warning about bad entries when another entry could be used, with advice.
+    pub fn warn(&mut self, used: &EntryName) {
+        let Some(kept) = quarantine::advice(&self.rejected.quarantined) else { return };
+        let Some(FirstFailure { error, phase, name }) = &self.first else { return };
+        let phase = phase.name();
+        self.rejected.warning = Some(format!(
+            "{phase}: {name} cannot be used, and {used} was used instead: {error:#}; {kept}"
         ));
+    }
+
+    pub fn into_findings(self) -> RejectedEntries {
+        self.rejected
     }
 }
 

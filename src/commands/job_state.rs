@@ -54,10 +54,10 @@ pub struct RestoreStart {
 }
 
 impl State {
-    /// Writes the state of a restore that has ended, if the options name a file for it. A failure becomes a
-    /// warning.
-    pub fn leave(options: &Restore, begun: RestoreStart, outcome: &mut Outcome) {
-        let Some(path) = &options.state else { return };
+    /// Writes the state of a restore that has ended, if the options name a file for it. Returns a warning if that
+    /// failed.
+    pub fn leave(options: &Restore, begun: RestoreStart, report: &Outcome) -> Option<String> {
+        let path = options.state.as_ref()?;
         let state = State {
             version: VERSION,
             when: Timestamp::now().to_string(),
@@ -65,14 +65,12 @@ impl State {
             ingredients: begun.ingredients,
             baseline: begun.baseline,
             restored: begun.restored,
-            restore: outcome.clone(),
+            restore: report.clone(),
         };
-        if let Err(e) = state.write(path) {
-            let warning = format!(
-                "the state for the save was not written, so the save will include everything: {e:#}"
-            );
-            outcome.warnings.push(warning);
-        }
+        let error = state.write(path).err()?;
+        Some(format!(
+            "the state for the save was not written, so the save will include everything: {error:#}"
+        ))
     }
 
     fn write(&self, path: &Path) -> Result<()> {
@@ -85,18 +83,17 @@ impl State {
     }
 
     /// Reads the state that the restore of this job has left, if the options name it.
-    pub fn find(options: &Save, outcome: &mut Outcome) -> Option<Self> {
-        let path = options.state.as_ref()?;
-        match Self::read(path).and_then(|state| state.of(&options.store)) {
-            Ok(state) => Some(state),
-            Err(e) => {
-                outcome.warnings.push(format!(
-                    "the state file {} cannot be used, so the save includes all valid items: {e:#}",
-                    path.display()
-                ));
-                None
-            }
-        }
+    ///
+    /// # Errors
+    /// If it cannot be used. The save then includes all valid items.
+    pub fn find(options: &Save) -> Result<Option<Self>> {
+        let Some(path) = &options.state else { return Ok(None) };
+        let state = Self::read(path).and_then(|state| state.of(&options.store));
+        let context = || {
+            let path = path.display();
+            format!("the state file {path} cannot be used, so the save includes all valid items")
+        };
+        state.map(Some).with_context(context)
     }
 
     /// Checks that the state is of the store that the options name.

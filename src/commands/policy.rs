@@ -4,8 +4,8 @@ use super::job_state::State;
 use super::open_entry::OpenEntry;
 use super::{cancel, resolve, trust};
 use crate::config::{JobStatus, Policy, SavePolicy, Trust};
-use crate::report::{self, Outcome};
-use anyhow::Result;
+use crate::report;
+use anyhow::{Result, anyhow};
 use storecache_backend::{Backend, EntryName};
 use storecache_entry::Ladder;
 use storecache_root_helper::protocol::{Growth, KnownItem};
@@ -33,36 +33,35 @@ pub struct Newest {
 }
 
 impl Newest {
-    /// Returns `None` if the entry is to be superseded: if this job could not restore it, if it cannot be
-    /// read, or if one of the `bad` entries is newer, because a run that does not know the bad entry would
+    /// Returns `None` if the entry is to be superseded: if this job could not restore it, or if one of the `bad` entries is newer, because a run that does not know the bad entry would
     /// try that one first.
+    ///
+    /// # Errors
+    /// If the entry cannot be read, so that it is to be superseded too.
     pub fn read(
         policy: &SavePolicy,
         entry: Option<(&EntryName, &Result<OpenEntry>)>,
         bad: &[EntryName],
         state: Option<&State>,
-        outcome: &mut Outcome,
-    ) -> Option<Self> {
-        let (entry, opened) = entry.filter(|_| policy.policy == Policy::Auto)?;
+    ) -> Result<Option<Self>> {
+        let Some((entry, opened)) = entry.filter(|_| policy.policy == Policy::Auto) else {
+            return Ok(None);
+        };
         let hides = |bad: &EntryName| bad.key == entry.key && bad.generation > entry.generation;
         if bad.iter().any(hides) {
-            return None;
+            return Ok(None);
         }
         let name = entry.to_string();
         let tried = state.filter(|state| state.restore.entry.as_ref() == Some(&name));
         if tried.is_some_and(|state| state.restore.failed) {
-            return None;
+            return Ok(None);
         }
         let fell_short = tried.is_some_and(|state| state.restore.items.skipped > 0);
         match opened {
-            Ok(opened) => Some(Newest { name, holds: held(opened), fell_short }),
+            Ok(opened) => Ok(Some(Newest { name, holds: held(opened), fell_short })),
             // The save ends at once because of the cancellation.
-            Err(_) if cancel::called_off() => None,
-            Err(e) => {
-                let warning = format!("{name} cannot be read and will be superseded: {e:#}");
-                outcome.warnings.push(warning);
-                None
-            }
+            Err(_) if cancel::called_off() => Ok(None),
+            Err(e) => Err(anyhow!("{name} cannot be read and will be superseded: {e:#}")),
         }
     }
 }

@@ -31,71 +31,76 @@ pub fn check(wanted: bool, store: &StoreOptions) -> Result<()> {
     }
 }
 
-/// Finds the items that the profiles lead to. Must be called before the database is frozen, so that the
-/// frozen database contains these items.
-pub fn find(options: &Save, outcome: &mut Outcome) -> Vec<ProfileFacts> {
-    if !options.profiles {
-        return Vec::new();
-    }
-    let root = &options.store.root;
-    let mut find = || -> Result<Vec<ProfileFacts>> {
-        let layout = Layout::of(StoreKind::Guix, root)?;
-        let person = person(root)?;
-        let mut found = Vec::new();
-        for name in PROFILES {
-            match profile_item(&layout, &person.name, name) {
-                Ok(Some(item)) => {
-                    found.push(ProfileFacts { name: name.into(), item: item.to_string().into() });
-                }
-                Ok(None) => {}
-                Err(e) => outcome.warnings.push(format!("left out the profile {name}: {e:#}")),
-            }
-        }
-        if found.is_empty() {
-            let none = format!("{} has no profiles to save", person.name);
-            outcome.warnings.push(none);
-        }
-        Ok(found)
-    };
-    find().unwrap_or_else(|e| {
-        outcome.warnings.push(format!("left out the profiles: {e:#}"));
-        Vec::new()
-    })
+/// Profiles that were saved or restored, and warnings about the others.
+#[derive(Default)]
+pub struct ProfileReport {
+    pub profiles: Vec<Profile>,
+    pub warnings: Vec<String>,
 }
 
-/// Records the profiles of a snapshot in the report, when the packed items are known.
+/// Returns the items that the profiles lead to, and warnings about profiles that are left out. Must be called before
+/// the database is frozen, so that the frozen database contains these items.
+pub fn find(options: &Save) -> (Vec<ProfileFacts>, Vec<String>) {
+    if !options.profiles {
+        return Default::default();
+    }
+    find_below(&options.store.root)
+        .unwrap_or_else(|e| (Vec::new(), vec![format!("left out the profiles: {e:#}")]))
+}
+
+fn find_below(root: &Path) -> Result<(Vec<ProfileFacts>, Vec<String>)> {
+    let layout = Layout::of(StoreKind::Guix, root)?;
+    let person = person(root)?;
+    let (mut found, mut warnings) = (Vec::new(), Vec::new());
+    for name in PROFILES {
+        match profile_item(&layout, &person.name, name) {
+            Ok(Some(item)) => {
+                found.push(ProfileFacts { name: name.into(), item: item.to_string().into() });
+            }
+            Ok(None) => {}
+            Err(e) => warnings.push(format!("left out the profile {name}: {e:#}")),
+        }
+    }
+    if found.is_empty() {
+        warnings.push(format!("{} has no profiles to save", person.name));
+    }
+    Ok((found, warnings))
+}
+
+/// Returns the report of the profiles of a snapshot, when the packed items are known.
 pub fn packed(
     profiles: &[ProfileFacts],
     items: &[ItemEntry],
     inherited: &[BaseItem],
-    outcome: &mut Outcome,
-) {
+) -> ProfileReport {
+    let mut report = ProfileReport::default();
     for ProfileFacts { name, item } in profiles {
         let inherited = inherited.iter().any(|there| *item == *there.name);
         if !inherited && !items.iter().any(|packed| *item == *packed.name) {
-            outcome.warnings.push(format!(
+            report.warnings.push(format!(
                 "the profile {name} points to {item}, which is not among the items; it is restored \
                  only where that item exists already"
             ));
         }
         let (name, item) = (name.raw().to_owned(), item.raw().to_owned());
-        outcome.profiles.push(Profile { name, generation: None, item });
+        report.profiles.push(Profile { name, generation: None, item });
     }
+    report
 }
 
-/// Restores the profiles of a snapshot whose items are restored, if the options ask for it.
-pub fn restore(options: &Restore, opened: &Opened, outcome: &mut Outcome) {
+/// Restores the profiles of a snapshot whose items are restored, if the options ask for it. The items in `skipped` were
+/// not restored.
+pub fn restore(options: &Restore, opened: &Opened, skipped: &[(String, String)]) -> ProfileReport {
     if !options.profiles {
-        return;
+        return ProfileReport::default();
     }
+    let warn = |warning| ProfileReport { warnings: vec![warning], ..ProfileReport::default() };
     if opened.head.profiles.is_empty() {
-        let none = "the snapshot has no profiles; save one with --profiles";
-        outcome.warnings.push(none.into());
-        return;
+        return warn("the snapshot has no profiles; save one with --profiles".into());
     }
-    match Return::begin(options, opened) {
-        Ok(mut all) => all.run(outcome),
-        Err(e) => outcome.warnings.push(format!("no profile was restored: {e:#}")),
+    match Return::begin(options, opened, skipped) {
+        Ok(mut all) => all.run(),
+        Err(e) => warn(format!("no profile was restored: {e:#}")),
     }
 }
 
@@ -103,6 +108,8 @@ pub fn restore(options: &Restore, opened: &Opened, outcome: &mut Outcome) {
 struct Return<'a> {
     options: &'a Restore,
     opened: &'a Opened,
+    /// Items that were not restored, each with the reason.
+    skipped: &'a [(String, String)],
     layout: Layout,
     person: Person,
     /// Connection that protects the items from collectors until their generations do. A daemon also creates
@@ -112,42 +119,48 @@ struct Return<'a> {
 }
 
 impl<'a> Return<'a> {
-    fn begin(options: &'a Restore, opened: &'a Opened) -> Result<Self> {
+    fn begin(
+        options: &'a Restore,
+        opened: &'a Opened,
+        skipped: &'a [(String, String)],
+    ) -> Result<Self> {
         let layout = Layout::of(StoreKind::Guix, &options.store.root)?;
         let person = person(&options.store.root)?;
         let daemon = match options.dry_run {
             true => Err(anyhow::anyhow!("the daemon was not asked in a dry run")),
             false => Client::open(&layout.socket(), Instant::now() + options.store.daemon_patience),
         };
-        Ok(Return { options, opened, layout, person, daemon })
+        Ok(Return { options, opened, skipped, layout, person, daemon })
     }
 
-    fn run(&mut self, outcome: &mut Outcome) {
+    fn run(&mut self) -> ProfileReport {
+        let mut report = ProfileReport::default();
         for name in PROFILES {
             let Some(saved) = self.opened.head.profiles.iter().find(|saved| saved.name == name)
             else {
                 continue;
             };
-            let led = match self.one(name, saved.item.raw(), outcome) {
+            let led = match self.one(name, saved.item.raw()) {
                 Ok(generation) => {
                     if generation.is_some() {
                         let (name, item) = (name.into(), saved.item.raw().to_owned());
-                        outcome.profiles.push(Profile { name, generation, item });
+                        report.profiles.push(Profile { name, generation, item });
                     }
                     self.lead_from_home(name)
                 }
                 Err(e) => Err(e.context(format!("did not restore the profile {name}"))),
             };
-            outcome.warnings.extend(led.err().map(|e| format!("{e:#}")));
+            report.warnings.extend(led.err().map(|e| format!("{e:#}")));
         }
+        report
     }
 
     /// Returns the generation that was made, or would be made in a dry run; `None` if a generation leads to
     /// the item already.
-    fn one(&mut self, name: &str, item: &str, outcome: &Outcome) -> Result<Option<u64>> {
+    fn one(&mut self, name: &str, item: &str) -> Result<Option<u64>> {
         let item =
             ItemName::parse(item).with_context(|| format!("not a valid target: {item:?}"))?;
-        if !self.is_there(&item, outcome)? {
+        if !self.is_there(&item)? {
             bail!("{item} was not restored");
         }
         let person = &self.person.name;
@@ -184,8 +197,8 @@ impl<'a> Return<'a> {
     }
 
     /// Whether an item is valid or, without a daemon, present.
-    fn is_there(&mut self, item: &ItemName, outcome: &Outcome) -> Result<bool> {
-        if outcome.skipped.iter().any(|(name, _)| name == item.as_str()) {
+    fn is_there(&mut self, item: &ItemName) -> Result<bool> {
+        if self.skipped.iter().any(|(name, _)| name == item.as_str()) {
             return Ok(false);
         }
         match &mut self.daemon {
@@ -216,7 +229,7 @@ fn person(root: &Path) -> Result<Person> {
 }
 
 /// Prints what was done.
-pub fn tell(outcome: &Outcome) {
+pub fn print(outcome: &Outcome) {
     for Profile { name, generation, item } in &outcome.profiles {
         report::note(match generation {
             None => format!("storecache: with the profile {name}: {item}"),

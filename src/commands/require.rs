@@ -4,25 +4,27 @@ use crate::report::{self, Outcome};
 use anyhow::{Result, bail};
 use std::time::Instant;
 use storecache_root_helper::client::RootHelperProcess;
-use storecache_root_helper::protocol::{Reply, Request};
+use storecache_root_helper::protocol::{Reply, Request, Required};
 
-/// Has the root helper check the closures, and records the results in the report.
-pub fn check(
-    root: &mut RootHelperProcess,
-    patterns: &[String],
-    outcome: &mut Outcome,
-) -> Result<()> {
+/// The state of the required items.
+#[derive(Default)]
+pub struct RequireCheck {
+    pub required: Vec<Required>,
+    /// Duration of the check.
+    pub seconds: f64,
+}
+
+/// Has the root helper check the closures.
+pub fn check(root: &mut RootHelperProcess, patterns: &[String]) -> Result<RequireCheck> {
     if patterns.is_empty() {
-        return Ok(());
+        return Ok(RequireCheck::default());
     }
     let checking = Instant::now();
     root.send(&Request::Check(patterns.to_vec()), &[])?;
     let (Reply::Checked(required), _) = root.receive()? else {
         bail!("unexpected reply from the root helper (expected `Checked`)");
     };
-    outcome.required = required;
-    outcome.seconds.check = checking.elapsed().as_secs_f64();
-    Ok(())
+    Ok(RequireCheck { required, seconds: checking.elapsed().as_secs_f64() })
 }
 
 /// Whether all required items are complete.
@@ -30,7 +32,7 @@ pub fn met(outcome: &Outcome) -> bool {
     outcome.required.iter().all(|required| required.complete)
 }
 
-pub fn tell(outcome: &Outcome) {
+pub fn print(outcome: &Outcome) {
     for required in &outcome.required {
         let pattern = &required.pattern;
         let line = match (required.items, required.missing.as_slice()) {

@@ -2,7 +2,7 @@
 
 use super::cancel;
 use crate::config::{BackendOptions, StoreOptions};
-use crate::report::{self, Hit, Outcome};
+use crate::report::{self, Hit};
 use anyhow::{Context, Result, anyhow};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -160,10 +160,24 @@ pub fn find(
 
 /// Prints the warnings of a backend and the entries that it skipped, for commands without a report.
 pub fn tell_warnings(backend: &dyn Backend) {
-    let warnings = backend.warnings();
-    let skipped = skipped_in_words(&skipped(backend));
-    let warnings = warnings.into_iter().chain(skipped);
+    let warnings = LookupNotes::take(backend).warnings.into_iter();
     warnings.for_each(|line| report::note(format!("storecache: warning: {line}")));
+}
+
+/// Warnings and skipped files that a backend reports about its lookups.
+pub struct LookupNotes {
+    pub warnings: Vec<String>,
+    /// Entries that the backend skipped because they are not regular files, each with the reason.
+    pub skipped: Vec<(String, String)>,
+}
+
+impl LookupNotes {
+    /// Returns the notes since the last call.
+    pub fn take(backend: &dyn Backend) -> Self {
+        let (mut warnings, skipped) = (backend.warnings(), skipped(backend));
+        warnings.extend(skipped_in_words(&skipped));
+        LookupNotes { warnings, skipped }
+    }
 }
 
 /// Entries that the backend skipped since the last call because they are not regular files, each with the
@@ -182,13 +196,6 @@ pub fn skipped_in_words(skipped: &[(String, String)]) -> Option<String> {
         more => format!("; and {more} more"),
     };
     (!skipped.is_empty()).then(|| format!("skipped {shown}{more}"))
-}
-
-/// Records the skipped entries in a report.
-pub fn book_skipped(backend: &dyn Backend, outcome: &mut Outcome) {
-    let skipped = skipped(backend);
-    outcome.warnings.extend(skipped_in_words(&skipped));
-    outcome.passed_over.extend(skipped);
 }
 
 /// Reads head and index of an entry. Adds the bytes read to `downloaded`.

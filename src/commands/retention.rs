@@ -3,23 +3,29 @@
 
 use super::cancel;
 use super::open_entry::EntryKind;
-use crate::report::Outcome;
 use anyhow::{Context, Result};
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use storecache_backend::{Backend, Entry, EntryName};
 use storecache_entry::Rung;
 
+/// Superseded entries that were deleted, and those that stay.
+pub struct Retained {
+    /// Full names of the entries that were deleted.
+    pub deleted: Vec<String>,
+    /// Why others stay.
+    pub warning: Option<String>,
+}
+
 /// Deletes generations older than the newest `keep` of the key that was just saved. The new entry has been
-/// written by now, so failures become warnings, and the next save deletes the rest. Known `bad` entries do
+/// written by now, so a failure becomes a warning, and the next save deletes the rest. Known `bad` entries do
 /// not count as generations.
 pub fn retain(
     backend: &dyn Backend,
     written: &Entry,
     keep: NonZeroUsize,
     bad: &[EntryName],
-    outcome: &mut Outcome,
-) {
+) -> Retained {
     let listed = backend.entries(&Rung::Exact(written.name.key.clone()));
     let chosen = listed.and_then(|entries| {
         let standing = |name: &EntryName| {
@@ -29,21 +35,12 @@ pub fn retain(
         let all = || backend.entries(&Rung::Prefix(String::new()));
         unneeded(superseded(entries, written, keep, bad), written, &all, &standing)
     });
-    let superseded = match chosen {
-        Ok(superseded) => superseded,
-        Err(_) if cancel::called_off() => return,
-        Err(e) => {
-            outcome.warnings.push(format!("superseded entries stay: {e:#}"));
-            return;
-        }
+    let (deleted, warning) = match chosen {
+        Ok(superseded) => delete(backend, &superseded),
+        Err(e) => (Vec::new(), Some(format!("superseded entries stay: {e:#}"))),
     };
-    let deleted = &mut outcome.deleted;
-    if let Err(e) = delete(backend, &superseded, deleted)
-        && !cancel::called_off()
-    {
-        let (all, stay) = (superseded.len(), superseded.len() - deleted.len());
-        outcome.warnings.push(format!("superseded entries stay, {stay} of {all}: {e:#}"));
-    }
+    // After a cancellation, any failure may be a consequence of it.
+    Retained { deleted, warning: warning.filter(|_| !cancel::called_off()) }
 }
 
 /// First step of the choice: the old entries, newest first, and the `bad` ones.
@@ -90,15 +87,20 @@ fn unneeded(
     Ok(old)
 }
 
-fn delete(backend: &dyn Backend, entries: &[Entry], deleted: &mut Vec<String>) -> Result<()> {
+/// Deletes entries until one cannot be deleted. Returns the names of the deleted ones, and a warning about the others.
+fn delete(backend: &dyn Backend, entries: &[Entry]) -> (Vec<String>, Option<String>) {
+    let mut deleted = Vec::new();
     for entry in entries {
         if cancel::called_off() {
             break;
         }
-        backend.delete(entry)?;
+        if let Err(e) = backend.delete(entry) {
+            let (all, stay) = (entries.len(), entries.len() - deleted.len());
+            return (deleted, Some(format!("superseded entries stay, {stay} of {all}: {e:#}")));
+        }
         deleted.push(entry.name.to_string());
     }
-    Ok(())
+    (deleted, None)
 }
 
 #[cfg(test)]

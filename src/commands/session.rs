@@ -1,11 +1,10 @@
-//! Common parts of save and restore: the start, and the report.
+//! Common parts of save and restore: the start, and the end of the report.
 
 use super::{cancel, resolve, run_history};
 use crate::config::{BackendOptions, OutputOptions, StoreOptions};
-use crate::report::{self, Outcome, Progress};
-use anyhow::{Result, anyhow};
+use crate::report::{self, Cut, Outcome, Progress};
+use anyhow::{Error, Result};
 use std::sync::Arc;
-use std::time::Instant;
 use storecache_backend::Backend;
 use storecache_key::{Key, KeyOptions};
 use storecache_root_helper::client::{Cancelled, RootFailure, RootHelperProcess};
@@ -23,27 +22,49 @@ pub struct Session {
     pub request: StoreRequest,
 }
 
-impl Session {
+/// Store, backend and key of a run, as far as they are known, and its phase.
+#[derive(Default)]
+pub struct RunFacts {
+    pub command: &'static str,
+    pub dry_run: bool,
+    pub phase: Phase,
+    pub store: String,
+    pub backend: String,
+    pub key: String,
+    pub warnings: Vec<String>,
+}
+
+impl RunFacts {
+    pub fn new(command: &'static str, dry_run: bool) -> Self {
+        RunFacts { command, dry_run, ..RunFacts::default() }
+    }
+
+    /// Records that a phase begins.
+    pub fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        liveness::enter(phase.name());
+    }
+
     /// Determines store and key, and starts the root helper for the store.
-    pub fn begin(
+    pub fn begin_session(
+        &mut self,
         store: &StoreOptions,
         key: &KeyOptions,
         backends: &[BackendOptions],
         output: &OutputOptions,
         traffic: Traffic,
-        outcome: &mut Outcome,
-    ) -> Result<Self> {
+    ) -> Result<Session> {
         let mut progress = Progress::new(output.quiet);
         if output.in_job {
             progress = progress.in_job();
         }
-        enter(&mut outcome.phase, Phase::Start);
-        report::tell_signs(outcome.command, &progress);
-        progress.fold(&format!("{}: find the store and the key", outcome.command));
+        self.enter(Phase::Start);
+        report::tell_signs(self.command, &progress);
+        progress.fold(&format!("{}: find the store and the key", self.command));
         let kind = resolve::kind(store)?;
-        outcome.store = kind.to_string();
+        self.store = kind.to_string();
         let backend = resolve::backend(backends, kind, traffic)?;
-        outcome.backend = backend.describe();
+        self.backend = backend.describe();
         let cancelled = cancel::on_signals()?;
         if output.in_job {
             cancel::when_input_closes(&cancelled)?;
@@ -54,74 +75,87 @@ impl Session {
         request.asks_version = key.key.is_none() && key.version.is_none();
         let facts = root.survey(&request)?;
         let key = resolve::key(store, key, kind, Some(facts.version.raw()))?;
-        outcome.key.clone_from(&key.text);
-        progress.detail(|| format!("store {}, entries in {}", outcome.store, outcome.backend));
+        self.key.clone_from(&key.text);
+        progress.detail(|| format!("store {}, entries in {}", self.store, self.backend));
         progress.detail(|| format!("key {}", key.text));
-        enter(&mut outcome.phase, Phase::Lookup);
+        self.enter(Phase::Lookup);
         Ok(Session { root, key, backend, progress, request })
+    }
+
+    /// Completes a report with what is known of every run.
+    pub fn complete(self, report: Outcome, failure: Option<&Failure>) -> Outcome {
+        Outcome {
+            command: self.command,
+            dry_run: self.dry_run,
+            phase: self.phase.name(),
+            store: self.store,
+            backend: self.backend,
+            key: self.key,
+            warnings: self.warnings,
+            failed: failure.is_some(),
+            reason: failure.map(|failure| failure.line.clone()).or(report.reason),
+            cut: failure.and_then(|failure| failure.cut.clone()),
+            cancelled: failure.is_some_and(|failure| failure.cancelled),
+            ..report
+        }
+    }
+
+    /// Describes a failure in one line with phase and cause. If the root helper failed, the phase is the phase of the
+    /// root helper.
+    pub fn failure(&mut self, error: &Error) -> Failure {
+        let by_helper = error.downcast_ref::<RootFailure>();
+        if let Some(failure) = by_helper {
+            self.phase = failure.phase;
+        }
+        let command = self.command;
+        match liveness::first_timeout() {
+            // Failures after a timeout are consequences of it. An error that the root helper reports is
+            // independent of it.
+            Some(cut) if by_helper.is_none() => Failure {
+                line: format!("{command}: {}: {cut}", cut.seen.phase),
+                cut: Some(cut.into()),
+                cancelled: false,
+            },
+            _ => Failure {
+                line: format!("{command}: {}: {error:#}", self.phase.name()),
+                cut: None,
+                cancelled: cancel::called_off() && by_helper.is_none() || error.is::<Cancelled>(),
+            },
+        }
     }
 }
 
-/// Records that a phase begins.
-pub fn enter(booked: &mut &'static str, phase: Phase) {
-    *booked = phase.name();
-    liveness::enter(phase.name());
+/// The failure of a run, as it is reported.
+pub struct Failure {
+    pub line: String,
+    /// The timeout that caused it.
+    pub cut: Option<Cut>,
+    pub cancelled: bool,
 }
 
-/// Runs a command that fills in a report. Prints the report as JSON, or with `tell` if the command succeeded.
-/// Before that, `leave` may write the report elsewhere and add warnings. Returns the report, and the error if
-/// there was one.
-pub fn reported(
+/// Prints the report of a run that has ended as JSON, or with `print` if the run succeeded. Returns the report, and the
+/// error if there was one.
+pub fn publish(
     output: &OutputOptions,
-    mut outcome: Outcome,
-    run: impl FnOnce(&mut Outcome) -> Result<()>,
-    leave: impl FnOnce(&mut Outcome),
-    tell: fn(&Outcome),
+    mut report: Outcome,
+    mut done: Result<()>,
+    print: fn(&Outcome),
 ) -> (Outcome, Result<()>) {
-    let started = Instant::now();
-    let mut done = run(&mut outcome);
-    report::stopping();
-    outcome.seconds.total = started.elapsed().as_secs_f64();
-    outcome.failed = done.is_err();
-    leave(&mut outcome);
-    outcome.warnings.extend(run_history::record(&outcome));
+    report.warnings.extend(run_history::record(&report));
     if output.json {
-        done = done.and(report::answer_json(&outcome));
+        done = done.and(report::answer_json(&report));
     } else if done.is_ok() && !output.quiet {
-        tell(&outcome);
+        print(&report);
     }
     if !output.quiet && !output.in_job {
         let warn = |warning| report::note(format!("storecache: warning: {warning}"));
-        outcome.warnings.iter().for_each(warn);
+        report.warnings.iter().for_each(warn);
     }
-    (outcome, done)
-}
-
-/// Records a failure in the report. Returns an error of one line with phase and cause. If the root helper
-/// failed, the phase is the phase of the root helper.
-pub fn failure(outcome: &mut Outcome, error: anyhow::Error) -> anyhow::Error {
-    if let Some(failure) = error.downcast_ref::<RootFailure>() {
-        outcome.phase = failure.phase.name();
-    }
-    let line = match liveness::first_timeout() {
-        // Failures after a timeout are consequences of it. An error that the root helper reports is
-        // independent of it.
-        Some(cut) if !error.is::<RootFailure>() => {
-            outcome.cut = Some(cut.into());
-            format!("{}: {}: {cut}", outcome.command, cut.seen.phase)
-        }
-        _ => {
-            let by_user = cancel::called_off() && !error.is::<RootFailure>();
-            outcome.cancelled = by_user || error.is::<Cancelled>();
-            format!("{}: {}: {error:#}", outcome.command, outcome.phase)
-        }
-    };
-    outcome.reason = Some(line.clone());
-    anyhow!(line)
+    (report, done)
 }
 
 /// Prints the items that were left out; the JSON report names all of them.
-pub fn tell_skipped(outcome: &Outcome) {
+pub fn print_skipped(outcome: &Outcome) {
     const SHOWN: usize = 10;
     for (name, reason) in outcome.skipped.iter().take(SHOWN) {
         report::note(format!("storecache: left out {name}: {reason}"));

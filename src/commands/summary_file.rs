@@ -7,18 +7,15 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-/// Appends the summary, if the options name a file for it. A failure becomes a warning.
+/// Appends the summary, if the options name a file for it. Returns a warning if that failed.
 pub fn append(
     path: Option<&Path>,
     restore: Option<&Outcome>,
     save: Option<&Outcome>,
-    outcome: &mut Outcome,
-) {
-    let Some(path) = path else { return };
+) -> Option<String> {
     let text = render(&Job { restore, save, now: Timestamp::now() });
-    if let Err(e) = write(path, &text) {
-        outcome.warnings.push(format!("the summary was not written: {e:#}"));
-    }
+    let error = write(path?, &text).err()?;
+    Some(format!("the summary was not written: {error:#}"))
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

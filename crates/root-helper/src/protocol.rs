@@ -183,22 +183,7 @@ pub enum Reply {
     },
     /// The facts that the root helper found.
     Store(StoreFacts),
-    Frozen {
-        items: u64,
-        nar_bytes: u64,
-        facts: StoreFacts,
-        /// The number of valid items that are left out on request.
-        left_out: u64,
-        /// The number of items outside the requested closures.
-        outside: u64,
-        /// Names of the items that are left out to keep the size limit.
-        behind: Vec<String>,
-        growth: Growth,
-        /// `None` if access times do not show what was read.
-        used: Option<Used>,
-        /// The items that the base does not hold, if there is a base.
-        own: Option<Growth>,
-    },
+    Frozen(FreezeReport),
     /// Payload: the frame.
     Frame {
         raw: u64,
@@ -207,17 +192,7 @@ pub enum Reply {
         items: u64,
         raw_total: u64,
     },
-    Packed {
-        items_under: String,
-        items: Vec<ItemEntry>,
-        /// Items that are not packed because the base holds them, by name.
-        inherited: Vec<BaseItem>,
-        database: Option<DatabaseEntry>,
-        missing: Vec<String>,
-        left_out: Vec<String>,
-        /// Items that are not packed but whose rows are saved.
-        rows_only: Vec<String>,
-    },
+    Packed(PackReport),
     /// Requests the frames of the database.
     NeedDatabase,
     Plan(Plan),
@@ -239,6 +214,39 @@ pub enum Reply {
         #[serde(default)]
         fault: FailureKind,
     },
+}
+
+/// The choice of a save: items to pack, and items that it leaves out.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FreezeReport {
+    pub items: u64,
+    pub nar_bytes: u64,
+    pub facts: StoreFacts,
+    /// The number of valid items that are left out on request.
+    pub left_out: u64,
+    /// The number of items outside the requested closures.
+    pub outside: u64,
+    /// Names of the items that are left out to keep the size limit.
+    pub behind: Vec<String>,
+    pub growth: Growth,
+    /// `None` if access times do not show what was read.
+    pub used: Option<Used>,
+    /// The items that the base does not hold, if there is a base.
+    pub own: Option<Growth>,
+}
+
+/// The contents of a packed snapshot.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PackReport {
+    pub items_under: String,
+    pub items: Vec<ItemEntry>,
+    /// Items that are not packed because the base holds them, by name.
+    pub inherited: Vec<BaseItem>,
+    pub database: Option<DatabaseEntry>,
+    pub missing: Vec<String>,
+    pub left_out: Vec<String>,
+    /// Items that are not packed but whose rows are saved.
+    pub rows_only: Vec<String>,
 }
 
 /// The plan of a restore.
@@ -327,9 +335,10 @@ impl Light {
 }
 
 /// The phase of a run; also the first word of an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
+    #[default]
     Start,
     Lookup,
     Freeze,

@@ -7,7 +7,9 @@
 use super::capabilities::Stage;
 use super::connection::Conversation;
 use super::guardian::{Guardian, WatchConfig};
-use super::protocol::{Growth, KnownItem, Phase, Reply, Request, SaveRequest, StoreRequest};
+use super::protocol::{
+    FreezeReport, Growth, KnownItem, PackReport, Phase, Reply, Request, SaveRequest, StoreRequest,
+};
 use super::select_items::narrow;
 use super::store_context::{StoreTarget, directory, is_there};
 use super::store_facts::survey;
@@ -107,7 +109,7 @@ pub fn save(
     };
     let left_out = source.leave_out(&request.leave_out);
     let narrowed = narrow(store, &mut source.inputs, source.frozen.as_mut(), request)?;
-    talk.reply(&Reply::Frozen {
+    talk.reply(&Reply::Frozen(FreezeReport {
         left_out: left_out.len() as u64,
         used: narrowed.used,
         outside: narrowed.outside,
@@ -117,7 +119,7 @@ pub fn save(
         items: source.inputs.len() as u64,
         nar_bytes: source.inputs.iter().filter_map(|input| input.nar_size).sum(),
         facts: source.facts.clone(),
-    })?;
+    }))?;
     let Request::Pack { delta } = talk.receive()?.0 else {
         bail!("protocol error: expected `Pack` or end of input");
     };
@@ -161,7 +163,7 @@ pub fn save(
         rows_only.extend(packed.missing.iter().cloned());
         rows_only.sort_unstable();
     }
-    talk.reply(&Reply::Packed {
+    talk.reply(&Reply::Packed(PackReport {
         items_under: source.items_under,
         items: packed.items,
         inherited,
@@ -169,7 +171,7 @@ pub fn save(
         missing: packed.missing,
         left_out: packed.left_out,
         rows_only,
-    })
+    }))
 }
 
 fn store_source(

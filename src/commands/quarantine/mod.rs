@@ -5,21 +5,20 @@ mod denylist;
 
 use super::job_state::State;
 use crate::config::Quarantine;
-use crate::report::{Outcome, Quarantined};
+use crate::report::Quarantined;
 use jiff::Timestamp;
 use storecache_backend as backend;
 use storecache_backend::{Backend, EntryName, QuarantinedEntry};
 use storecache_entry::Ladder;
 use storecache_runtime::files::DirPath;
 
-/// Moves an entry aside or else remembers it, and records it in the report.
+/// Moves an entry aside or else remembers it. Returns what was done.
 pub fn condemn(
     backend: &dyn Backend,
     options: &Quarantine,
     name: &EntryName,
     (phase, reason, size): (&str, &str, Option<u64>),
-    outcome: &mut Outcome,
-) {
+) -> Quarantined {
     let backend = backend::holder(backend, name);
     let mut bad = Quarantined {
         entry: name.to_string(),
@@ -44,7 +43,7 @@ pub fn condemn(
         let problem = problem.unwrap_or_default();
         bad.problem = Some(format!("{problem}it could not be recorded either: {e:#}"));
     }
-    outcome.quarantined.push(bad);
+    bad
 }
 
 /// Returns the existing entries that must not be tried again, with the reasons.
@@ -111,10 +110,9 @@ fn noted(aside: QuarantinedEntry) -> Quarantined {
     }
 }
 
-/// A sentence for people about what happened to the bad entries of a run and what to do; `None` if no entry
-/// was bad.
-pub fn told(outcome: &Outcome) -> Option<String> {
-    let first = outcome.quarantined.first()?;
+/// A sentence for people about what happened to the bad entries of a run and what to do; `None` if `bad` is empty.
+pub fn advice(bad: &[Quarantined]) -> Option<String> {
+    let first = bad.first()?;
     let kept = match &first.file {
         Some(file) if file.to_str().is_some_and(|file| file.contains("://")) => format!(
             "{} is marked as bad, and runs skip it from now on; check a copy of {} with \
@@ -138,7 +136,7 @@ pub fn told(outcome: &Outcome) -> Option<String> {
             )
         }
     };
-    let more = outcome.quarantined.len() - 1;
+    let more = bad.len() - 1;
     Some(match more {
         0 => kept,
         more => format!("{kept}; the same applies to {more} more"),

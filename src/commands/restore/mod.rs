@@ -1,0 +1,221 @@
+//! `restore`: look up, plan, download, have the root helper stage and commit, report.
+
+mod findings;
+mod transfer;
+
+use super::backend_error::BackendError;
+use super::entry_fallback::{EntryFallback, FirstFailure, Verdict};
+use super::job_state::State;
+use super::open_entry::OpenEntry;
+use super::resolve::{LookupNotes, find};
+use super::session::{self, RunFacts, Session};
+use super::{Conclusion, cancel, profiles, require, summary_file};
+use crate::config::Restore;
+use crate::report::{self, Hit, Outcome};
+use anyhow::{Error, Result, anyhow, bail};
+use findings::{Findings, print};
+use std::mem::take;
+use std::sync::Arc;
+use std::time::Instant;
+use storecache_backend::EntryName;
+use storecache_root_helper::client::{RootFailure, RootHelperProcess};
+use storecache_root_helper::protocol::{Phase, Reply, Request};
+
+/// Restores items that are missing from the store from the best entry that the ladder finds.
+pub fn restore(options: &Restore) -> Result<Conclusion> {
+    let (outcome, done) = attempt(options);
+    done.map(|()| ending(&outcome, options.fail_on_miss))
+}
+
+/// The ending of a restore that did not fail.
+pub(super) fn ending(outcome: &Outcome, fail_on_miss: bool) -> Conclusion {
+    let missed = outcome.hit == Hit::Miss || !require::met(outcome);
+    if missed && fail_on_miss { Conclusion::Miss } else { Conclusion::Done }
+}
+
+/// As [`restore`], with the report in any case.
+pub(super) fn attempt(options: &Restore) -> (Outcome, Result<()>) {
+    let started = Instant::now();
+    let found = Findings { run: RunFacts::new("restore", options.dry_run), ..Findings::default() };
+    let mut run = RestoreRun { options, found };
+    let clocks = cancel::start_clocks(&options.clocks);
+    let done = clocks.and_then(|()| run.run());
+    report::stopping();
+    let mut found = run.found;
+    let failure = done.err().map(|e| found.run.failure(&e));
+    let start = take(&mut found.start);
+    let is_unchanged = found.is_store_unchanged();
+    let mut report = found.report(failure.as_ref());
+    report.seconds.total = started.elapsed().as_secs_f64();
+    let done = match failure {
+        None => Ok(()),
+        Some(failure) if is_unchanged => Err(nothing_restored(&failure.line, &report)),
+        Some(failure) => Err(anyhow!(failure.line)),
+    };
+    report.warnings.extend(State::leave(options, start, &report));
+    report.warnings.extend(summary_file::append(options.summary.as_deref(), Some(&report), None));
+    session::publish(&options.output, report, done, print)
+}
+
+/// The error of a restore that left the store as it was.
+fn nothing_restored(line: &str, report: &Outcome) -> Error {
+    let kept = super::quarantine::advice(&report.quarantined).map(|kept| format!("; {kept}"));
+    let kept = kept.unwrap_or_default();
+    let tried = match (&report.cut, report.passed_over.len()) {
+        (Some(_), skipped @ 1..) => {
+            format!("; {} had been skipped by then", report::plural(skipped as u64, "entry"))
+        }
+        _ => String::new(),
+    };
+    let store = if report.undoing {
+        "and the root helper is still undoing its changes: after that, the store will be as it was"
+    } else {
+        "the store is as it was"
+    };
+    anyhow!("{line}{tried}; nothing was restored, {store}{kept}")
+}
+
+/// Whether the root helper failed only after the items had become valid.
+fn committed(error: &Error) -> bool {
+    let failure = error.downcast_ref::<RootFailure>();
+    failure.is_some_and(|failure| failure.phase.is_after_commit())
+}
+
+/// An entry that a lookup found and that could be opened.
+struct FoundEntry {
+    name: EntryName,
+    hit: Hit,
+    entry: OpenEntry,
+}
+
+/// A restore, with what its steps have found so far: a restore that fails is reported too.
+struct RestoreRun<'a> {
+    options: &'a Restore,
+    found: Findings,
+}
+
+impl RestoreRun<'_> {
+    fn run(&mut self) -> Result<()> {
+        let Restore { store, key, backends, output, memory, .. } = self.options;
+        self.found.run.enter(Phase::Start);
+        profiles::check(self.options.profiles, store)?;
+        let run = &mut self.found.run;
+        let mut session = run.begin_session(store, key, backends, output, memory.traffic)?;
+        self.found.start.ingredients = session.key.digests();
+        if self.options.state.is_some() {
+            self.found.start.baseline = Some(valid_items(&mut session.root)?);
+        }
+        let backend = Arc::clone(&session.backend);
+        let (kind, ladder) = (session.request.kind, &session.key.ladder);
+        let mut fallback = EntryFallback::begin(backend.as_ref(), self.options, kind, ladder);
+        let restored = self.restore_best(&mut session, &mut fallback);
+        self.found.rejected = fallback.into_findings();
+        restored?;
+        self.found.required = require::check(&mut session.root, &self.options.require)?;
+        Ok(())
+    }
+
+    /// Restores from the best entry, or from the next older one if an entry turns out to be bad.
+    fn restore_best(
+        &mut self,
+        session: &mut Session,
+        fallback: &mut EntryFallback<'_>,
+    ) -> Result<()> {
+        loop {
+            let Some(mut best) = self.look_up(session, fallback)? else { return Ok(()) };
+            let error = match self.restore_entry(session, &mut best.entry, best.hit) {
+                Ok(()) => {
+                    fallback.warn(&best.name);
+                    return Ok(());
+                }
+                Err(error) if committed(&error) => return Err(error),
+                Err(error) => error,
+            };
+            let (verdict, error) = fallback.judge(&best.name, Some(&best.entry), error)?;
+            session.progress.detail(|| format!("{} cannot be used: {error:#}", best.name));
+            // This entry restored nothing; only what it cost stays in the report.
+            self.found.entry = Default::default();
+            if let Verdict::Over(unfit) = verdict {
+                let phase = self.found.run.phase;
+                fallback.over(&best.name, (unfit, error), phase).map_err(|e| self.first(e))?;
+            }
+            // The root helper undoes its changes before the next attempt.
+            session.root.again(&session.request)?;
+        }
+    }
+
+    /// Returns the best entry that can be opened and was not skipped. Otherwise records the reason.
+    fn look_up(
+        &mut self,
+        session: &mut Session,
+        fallback: &mut EntryFallback<'_>,
+    ) -> Result<Option<FoundEntry>> {
+        self.found.run.phase = Phase::Lookup;
+        session.progress.fold("restore: look for an entry");
+        let looking = Instant::now();
+        let best = self.find_best(session, fallback);
+        // The cache service may have turned out to use another version of the protocol than expected.
+        self.found.run.backend = session.backend.describe();
+        let notes = LookupNotes::take(session.backend.as_ref());
+        self.found.run.warnings.extend(notes.warnings);
+        fallback.add_skipped(notes.skipped);
+        self.found.lookup_seconds += looking.elapsed().as_secs_f64();
+        best
+    }
+
+    fn find_best(
+        &mut self,
+        session: &Session,
+        fallback: &mut EntryFallback<'_>,
+    ) -> Result<Option<FoundEntry>> {
+        let (backend, ladder) = (session.backend.as_ref(), &session.key.ladder);
+        loop {
+            let found = match find(backend, ladder, fallback.names()).map_err(BackendError::from) {
+                Err(BackendError::Refused(refused)) => {
+                    self.found.reason = Some(refused.to_string());
+                    return Ok(None);
+                }
+                found => found?,
+            };
+            let Some((name, hit)) = found else {
+                if let Some(first) = fallback.take_first() {
+                    return Err(self.first(first));
+                }
+                self.found.name = None;
+                let backend = &self.found.run.backend;
+                let nothing = format!("no entry for the key or its prefixes in {backend}");
+                self.found.reason = Some(match fallback.untrusted() {
+                    None => nothing,
+                    Some(why) => format!("{nothing} can be used: {why}"),
+                });
+                return Ok(None);
+            };
+            self.found.name = Some(name.clone());
+            let opened = fallback.open(ladder, (&name, hit), &mut self.found.downloaded);
+            let error = match opened {
+                Ok(entry) => return Ok(Some(FoundEntry { name, hit, entry })),
+                Err(error) => error,
+            };
+            if let (Verdict::Over(unfit), error) = fallback.judge(&name, None, error)? {
+                let phase = self.found.run.phase;
+                fallback.over(&name, (unfit, error), phase).map_err(|e| self.first(e))?;
+            }
+        }
+    }
+
+    /// Makes the failure of the first bad entry the failure of the run.
+    fn first(&mut self, FirstFailure { error, phase, name }: FirstFailure) -> Error {
+        self.found.run.phase = phase;
+        self.found.name = Some(name);
+        error
+    }
+}
+
+/// The items that are valid now: the baseline of this job.
+fn valid_items(root: &mut RootHelperProcess) -> Result<Vec<String>> {
+    root.send(&Request::Valid, &[])?;
+    match root.receive()?.0 {
+        Reply::Valid(names) => Ok(names),
+        _ => bail!("unexpected reply from the root helper (expected `Valid`)"),
+    }
+}

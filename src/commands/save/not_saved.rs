@@ -1,0 +1,45 @@
+//! Why a save writes no entry.
+
+use crate::commands::backend_error::BackendError;
+use crate::config::Policy;
+use anyhow::{Error, Result};
+use storecache_backend::Refused;
+
+/// Why a save writes no entry.
+pub enum NotSaved {
+    /// The policy finds it not worthwhile.
+    Unneeded(String),
+    /// The backend does not accept it.
+    Refused(Refused),
+    /// A step failed.
+    Failed(Error),
+}
+
+impl NotSaved {
+    /// Returns the reason for the report, if that is not a failure of the save. A refusal is a failure if the policy
+    /// requires a save, unless another run writes the same entry.
+    pub fn reason(self, policy: Policy) -> Result<String> {
+        match self {
+            NotSaved::Unneeded(reason) => Ok(reason),
+            NotSaved::Refused(refused @ Refused::Taken(_)) => Ok(refused.to_string()),
+            NotSaved::Refused(refused) if policy == Policy::Auto => Ok(refused.to_string()),
+            NotSaved::Refused(refused) => Err(refused.into()),
+            NotSaved::Failed(error) => Err(error),
+        }
+    }
+}
+
+impl From<Error> for NotSaved {
+    fn from(error: Error) -> Self {
+        NotSaved::Failed(error)
+    }
+}
+
+impl From<BackendError> for NotSaved {
+    fn from(error: BackendError) -> Self {
+        match error {
+            BackendError::Refused(refused) => NotSaved::Refused(refused),
+            other => NotSaved::Failed(other.into()),
+        }
+    }
+}
