@@ -135,7 +135,7 @@ fn tree_of(repository: &Repository, name: &str) -> Result<Box<dyn Tree>> {
 fn open_entry(options: &DiffKeys, name: &EntryName) -> Result<OpenEntry> {
     // In a directory backend the kind of store does not matter.
     let kind = resolve::kind(&options.look.store).unwrap_or(StoreKind::Plain);
-    let backend = resolve::backend(&options.look.backends, kind, Traffic::default())?;
+    let (backend, _) = resolve::backend(&options.look.backends, kind, Traffic::default())?;
     OpenEntry::read(name.to_string(), backend.open(name)?, &mut 0)
 }
 

@@ -3,12 +3,13 @@
 use super::cancel;
 use super::open_entry::{BadBase, BaseGone, OpenEntry, Unusable};
 use super::quarantine;
+use super::resolve::LookupNotes;
 use super::trust::{self, Untrusted};
 use crate::config::Restore;
 use crate::report::{self, Hit, Quarantined};
 use anyhow::{Error, Result};
 use std::time::{Duration, Instant};
-use storecache_backend::{Backend, EntryName, Gone};
+use storecache_backend::{Backend, BackendError, EntryName, Notes};
 use storecache_entry::Ladder;
 use storecache_root_helper::FailureKind;
 use storecache_root_helper::client::RootFailure;
@@ -62,7 +63,7 @@ impl RejectReason {
         if error.is::<BaseGone>() {
             return Some(RejectReason::Incomplete);
         }
-        if error.is::<Gone>() {
+        if is_gone(error) {
             return Some(RejectReason::Gone);
         }
         // Check trust before damage: others may have written an untrusted entry.
@@ -77,6 +78,10 @@ impl RejectReason {
         let base = named.or(base.filter(|_| which == SnapshotRole::Base)).cloned();
         Some(RejectReason::Damaged { base, frame })
     }
+}
+
+fn is_gone(error: &Error) -> bool {
+    matches!(error.downcast_ref(), Some(BackendError::Gone(_)))
 }
 
 /// The reaction to an error.
@@ -204,7 +209,7 @@ impl<'a> EntryFallback<'a> {
                 }
                 Ok(false) => {}
                 // Another run has found the damage too and has moved the entry aside first.
-                Err(e) if e.is::<Gone>() => {}
+                Err(e) if is_gone(&e) => {}
                 // The damage is intermittent, or the frame cannot be read any more: nothing is known about
                 // the entry.
                 _ => return Err(error),
@@ -265,9 +270,11 @@ impl<'a> EntryFallback<'a> {
         self.first.take()
     }
 
-    /// Adds entries that the backend skipped.
-    pub fn add_skipped(&mut self, skipped: Vec<(String, String)>) {
-        self.rejected.passed_over.extend(skipped);
+    /// Adds entries that the backend skipped. Returns the warnings of the lookup.
+    pub fn add_skipped(&mut self, notes: &Notes) -> Vec<String> {
+        let notes = LookupNotes::new(notes, &self.rejected.passed_over);
+        self.rejected.passed_over.extend(notes.skipped);
+        notes.warnings
     }
 
     /// Why no existing entry can be used, if they are not trusted.

@@ -13,7 +13,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use storecache_backend::{Backend, Directory, Gone, ReadAt};
+use storecache_backend::{Backend, BackendError, Directory, ReadAt};
 use storecache_runtime::files::{OpenDir, kind_in, open_named};
 use storecache_runtime::memory::Traffic;
 use storecache_runtime::untrusted::Untrusted;
@@ -146,16 +146,17 @@ pub fn open_found(options: &Look) -> Result<(OpenEntry, Option<Arc<dyn Backend>>
     let Some(path) = &options.file else {
         let kind = resolve::kind(&options.store)?;
         let key = resolve::key(&options.store, &options.key, kind, None)?;
-        let backend = resolve::backend(&options.backends, kind, Traffic::default())?;
-        let found = resolve::find(backend.as_ref(), &key.ladder, &[]);
-        resolve::tell_warnings(backend.as_ref());
-        let Some((name, _)) = found? else {
+        let (backend, warnings) = resolve::backend(&options.backends, kind, Traffic::default())?;
+        resolve::print_warnings(&warnings);
+        let (found, notes) = resolve::find(backend.as_ref(), &key.ladder, &[])?;
+        resolve::print_notes(&notes);
+        let Some((name, _)) = found else {
             bail!("no entry for {} in {}", key.text, backend.describe());
         };
         let mut entry = OpenEntry::read(name.to_string(), backend.open(&name)?, &mut 0)?;
         if let Some(base) = entry.base_name()? {
             match backend.open(&base) {
-                Err(e) if e.is::<Gone>() => {}
+                Err(BackendError::Gone(_)) => {}
                 reader => entry.put_on(OpenEntry::read(base.to_string(), reader?, &mut 0)?)?,
             }
         }

@@ -1,7 +1,6 @@
 //! The commands, one file for each. Each file reads as the sequence of steps of its command.
 
 mod action;
-mod backend_error;
 mod cancel;
 mod closed_pull_requests;
 mod delta_base;

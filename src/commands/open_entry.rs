@@ -4,7 +4,7 @@ use super::{resolve, trust};
 use crate::config::Trust;
 use anyhow::{Context, Result, anyhow, bail};
 use std::path::Path;
-use storecache_backend::{Backend, EntryName, Gone, ReadAt};
+use storecache_backend::{Backend, BackendError, EntryName, Gone, ReadAt};
 use storecache_entry::Digest;
 use storecache_root_helper::protocol::{FrameId, SnapshotRole};
 use storecache_snapshot::{
@@ -72,11 +72,8 @@ impl OpenEntry {
                 return Err(BaseGone(base.to_string(), "damaged".into()).into());
             }
             let reader = match backend.open(&base) {
-                Err(e) => match e.downcast::<Gone>() {
-                    Ok(gone) => return Err(BaseGone::of(&base, &gone).into()),
-                    Err(e) => return Err(e.context(format!("open its base {base}"))),
-                },
-                Ok(reader) => reader,
+                Err(BackendError::Gone(gone)) => return Err(BaseGone::of(&base, &gone).into()),
+                reader => reader.with_context(|| format!("open its base {base}"))?,
             };
             let opened = Self::read(base.to_string(), reader, downloaded);
             let opened = opened.with_context(|| BadBase(base.clone()))?;
@@ -249,7 +246,7 @@ impl EntryKind {
     /// Reads only the head of an entry.
     pub fn of(backend: &dyn Backend, name: &EntryName) -> Result<Self> {
         let mut reader = match backend.open(name) {
-            Err(e) if e.is::<Gone>() => return Ok(EntryKind::Alone),
+            Err(BackendError::Gone(_)) => return Ok(EntryKind::Alone),
             opened => opened?,
         };
         let head = match open_head(reader.size(), &mut |at, buffer| reader.read_at(at, buffer)) {

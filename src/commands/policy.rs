@@ -90,7 +90,7 @@ pub fn overtaken(
     if policy.policy != Policy::Auto {
         return None;
     }
-    let (name, _) = resolve::find(backend, exact, &[]).ok()??;
+    let (name, _) = resolve::find(backend, exact, &[]).ok()?.0?;
     if before.contains(&name) {
         return None;
     }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::time::Duration;
-use storecache_backend::{Deleted, Forbidden, Inventory};
+use storecache_backend::{Deleted, Inventory, InventoryError};
 
 /// How often a deletion is attempted if the backend asks to retry later.
 const TRIES: u32 = 3;
@@ -123,8 +123,8 @@ fn carry_out(
                 }
                 done.failed.push((record.key.clone(), format!("{e:#}")));
                 in_a_row += 1;
-                if e.is::<Forbidden>() || in_a_row == FAILURES {
-                    return Err(e);
+                if matches!(e, InventoryError::Forbidden { .. }) || in_a_row == FAILURES {
+                    return Err(e.into());
                 }
                 report::note(format!("storecache: {key} was not deleted: {e:#}"));
                 continue;
@@ -136,23 +136,20 @@ fn carry_out(
 }
 
 /// Deletes one entry. Retries if the backend states how long to wait.
-fn delete(inventory: &dyn Inventory, held: &ListedEntry) -> Result<Deleted> {
+fn delete(inventory: &dyn Inventory, held: &ListedEntry) -> Result<Deleted, InventoryError> {
     let mut tries = 1;
     loop {
-        let failed = match inventory.delete(&held.record) {
-            Err(e) => e,
-            deleted => return deleted,
-        };
-        let wait = failed.downcast_ref::<Forbidden>().and_then(|barred| barred.wait);
-        match wait.filter(|&wait| wait <= LONGEST_WAIT && tries < TRIES) {
-            None => return Err(failed),
-            Some(wait) => {
+        match inventory.delete(&held.record) {
+            Err(InventoryError::Forbidden { wait: Some(wait), .. })
+                if wait <= LONGEST_WAIT && tries < TRIES =>
+            {
                 report::note(format!(
                     "storecache: waiting {} s, as the server requested",
                     wait.as_secs()
                 ));
                 cancel::sleep(wait)?;
             }
+            deleted => return deleted,
         }
         tries += 1;
     }

@@ -9,7 +9,9 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use storecache_backend::github::GitHub;
 use storecache_backend::object_store::Objects;
-use storecache_backend::{Backend, Directory, EntryName, FallbackBackend, ReadAt, StallGuard};
+use storecache_backend::{
+    Backend, BackendError, Directory, EntryName, FallbackBackend, Notes, ReadAt, StallGuard,
+};
 use storecache_entry::{Ladder, Rung};
 use storecache_key::{Key, KeyOptions};
 use storecache_root_helper::Caller;
@@ -75,7 +77,8 @@ fn program_version(program: &str) -> Option<String> {
     text.lines().next()?.split_whitespace().next_back().map(str::to_owned)
 }
 
-/// Opens the backend for snapshots of a kind of store; several backends are combined in the given order.
+/// Opens the backend for snapshots of a kind of store; several backends are combined in the given order. Returns it
+/// with a warning about each backend that cannot be opened.
 ///
 /// # Errors
 /// If the backend cannot be opened. Of several backends, if none can be opened: the error of the first.
@@ -83,16 +86,16 @@ pub fn backend(
     options: &[BackendOptions],
     kind: StoreKind,
     traffic: Traffic,
-) -> Result<Arc<dyn Backend>> {
+) -> Result<(Arc<dyn Backend>, Vec<String>)> {
     let [one] = options else { return several(options, kind, traffic) };
-    one_backend(one, kind, traffic)
+    Ok((one_backend(one, kind, traffic)?, Vec::new()))
 }
 
 fn several(
     options: &[BackendOptions],
     kind: StoreKind,
     traffic: Traffic,
-) -> Result<Arc<dyn Backend>> {
+) -> Result<(Arc<dyn Backend>, Vec<String>)> {
     let (mut members, mut warnings, mut first) = (Vec::new(), Vec::new(), None);
     for one in options {
         match one_backend(one, kind, traffic) {
@@ -109,7 +112,7 @@ fn several(
         (true, None) => Err(anyhow!("no backend is configured")),
         (false, _) => {
             let limit = limit.unwrap_or_else(liveness::stall_timeout);
-            Ok(Arc::new(FallbackBackend::new(members, limit, warnings)))
+            Ok((Arc::new(FallbackBackend::new(members, limit)), warnings))
         }
     }
 }
@@ -147,24 +150,29 @@ pub fn find(
     backend: &dyn Backend,
     ladder: &Ladder,
     passed: &[EntryName],
-) -> Result<Option<(EntryName, Hit)>> {
-    let found = backend.find_besides(&ladder.rungs, passed)?;
-    Ok(found.map(|(name, number)| {
-        let hit = match ladder.rungs[number] {
+) -> Result<(Option<(EntryName, Hit)>, Notes), BackendError> {
+    let (found, notes) = backend.find(&ladder.rungs, passed)?;
+    let found = found.map(|found| {
+        let hit = match ladder.rungs[found.rung] {
             Rung::Exact(_) => Hit::Exact,
             Rung::Prefix(_) => Hit::Prefix,
         };
-        (name, hit)
-    }))
+        (found.name, hit)
+    });
+    Ok((found, notes))
 }
 
-/// Prints the warnings of a backend and the entries that it skipped, for commands without a report.
-pub fn tell_warnings(backend: &dyn Backend) {
-    let warnings = LookupNotes::take(backend).warnings.into_iter();
-    warnings.for_each(|line| report::note(format!("storecache: warning: {line}")));
+/// Prints the problems of a lookup, for commands without a report.
+pub fn print_notes(notes: &Notes) {
+    print_warnings(&LookupNotes::new(notes, &[]).warnings);
 }
 
-/// Warnings and skipped files that a backend reports about its lookups.
+/// Prints warnings, for commands without a report.
+pub fn print_warnings(warnings: &[String]) {
+    warnings.iter().for_each(|line| report::note(format!("storecache: warning: {line}")));
+}
+
+/// The problems of a lookup, as a report has them.
 pub struct LookupNotes {
     pub warnings: Vec<String>,
     /// Entries that the backend skipped because they are not regular files, each with the reason.
@@ -172,18 +180,14 @@ pub struct LookupNotes {
 }
 
 impl LookupNotes {
-    /// Returns the notes since the last call.
-    pub fn take(backend: &dyn Backend) -> Self {
-        let (mut warnings, skipped) = (backend.warnings(), skipped(backend));
+    /// Leaves out the skipped entries that are in `reported` already.
+    pub fn new(notes: &Notes, reported: &[(String, String)]) -> Self {
+        let skipped = notes.skipped.iter().map(|it| (it.name.to_string(), it.why()));
+        let skipped: Vec<_> = skipped.filter(|it| !reported.contains(it)).collect();
+        let mut warnings = notes.warnings.clone();
         warnings.extend(skipped_in_words(&skipped));
         LookupNotes { warnings, skipped }
     }
-}
-
-/// Entries that the backend skipped since the last call because they are not regular files, each with the
-/// reason.
-pub fn skipped(backend: &dyn Backend) -> Vec<(String, String)> {
-    backend.skipped().into_iter().map(|it| (it.name.to_string(), it.why())).collect()
 }
 
 /// The skipped entries as one line; `None` if the list is empty.

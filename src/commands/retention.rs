@@ -26,13 +26,13 @@ pub fn retain(
     keep: NonZeroUsize,
     bad: &[EntryName],
 ) -> Retained {
-    let listed = backend.entries(&Rung::Exact(written.name.key.clone()));
-    let chosen = listed.and_then(|entries| {
+    let list = |rung: Rung| -> Result<Vec<Entry>> { Ok(backend.entries(&rung)?.0) };
+    let chosen = list(Rung::Exact(written.name.key.clone())).and_then(|entries| {
         let standing = |name: &EntryName| {
             EntryKind::of(backend, name).with_context(|| format!("find the base of {name}"))
         };
         // Deltas of other keys may need an entry of this key.
-        let all = || backend.entries(&Rung::Prefix(String::new()));
+        let all = || list(Rung::Prefix(String::new()));
         unneeded(superseded(entries, written, keep, bad), written, &all, &standing)
     });
     let (deleted, warning) = match chosen {

@@ -63,7 +63,8 @@ impl RunFacts {
         progress.fold(&format!("{}: find the store and the key", self.command));
         let kind = resolve::kind(store)?;
         self.store = kind.to_string();
-        let backend = resolve::backend(backends, kind, traffic)?;
+        let (backend, warnings) = resolve::backend(backends, kind, traffic)?;
+        self.warnings.extend(warnings);
         self.backend = backend.describe();
         let cancelled = cancel::on_signals()?;
         if output.in_job {

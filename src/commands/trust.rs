@@ -7,7 +7,7 @@ use crate::report::Hit;
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use storecache_backend::{Backend, EntryName, holder};
+use storecache_backend::{Backend, EntryName};
 use storecache_entry::{Ladder, Rung};
 use storecache_snapshot::{Index, Opened, Origin, PublicKey, Verdict};
 
@@ -47,18 +47,24 @@ pub fn check_key(
     ladder: &Ladder,
     (name, hit): (&EntryName, Hit),
 ) -> Result<(), Untrusted> {
-    let (backend, key) = (holder(backend, name), name.key.as_str());
+    let (lowers, key) = (backend.lowers_case(name), name.key.as_str());
     let was_asked_for = |rung: &Rung| match rung {
-        Rung::Exact(exact) => hit == Hit::Exact && backend.lists_as(exact, key),
+        Rung::Exact(exact) => hit == Hit::Exact && is_listed_as(exact, key, lowers),
         Rung::Prefix(prefix) => {
             let start = key.get(..prefix.len());
-            hit == Hit::Prefix && start.is_some_and(|start| backend.lists_as(prefix, start))
+            hit == Hit::Prefix && start.is_some_and(|start| is_listed_as(prefix, start, lowers))
         }
     };
     if trust.keys.is_empty() || ladder.rungs.iter().any(was_asked_for) {
         return Ok(());
     }
     Err(Untrusted(format!("its key {key} differs from the requested key in upper and lower case")))
+}
+
+/// Returns whether an entry that was written under `key` may be listed under `listed`. `lowers`: the backend may have
+/// changed the key to lower case. An entry that is listed with a capital letter was written under exactly that key.
+fn is_listed_as(key: &str, listed: &str, lowers: bool) -> bool {
+    key == listed || (lowers && key.to_lowercase() == listed)
 }
 
 /// Checks each signature of a snapshot against `keys`. Returns the results with the names of the keys.
@@ -124,7 +130,9 @@ fn signed(trust: &Trust, place: Place<'_>, opened: &Opened) -> Result<Vec<String
     }
     let made_for = &opened.head.key;
     match place {
-        Some((backend, name)) if !holder(backend, name).lists_as(made_for.raw(), &name.key) => {
+        Some((backend, name))
+            if !is_listed_as(made_for.raw(), &name.key, backend.lowers_case(name)) =>
+        {
             refuse(format!(
                 "it was signed for the key {made_for}, but is stored under {}",
                 name.key

@@ -12,7 +12,7 @@ use crate::support::plain_env::{self, PlainEnv};
 use crate::support::world_runs::report;
 use serde_json::Value;
 use storecache_backend::object_store::Service;
-use storecache_backend::{Backend, FallbackBackend};
+use storecache_backend::{Backend, EntryList, FallbackBackend};
 use storecache_entry::Rung;
 
 const TOOL: &str = "/opt/tool";
@@ -148,11 +148,11 @@ fn fallback_does_not_ask_a_stalled_backend_again() {
     let scene = TwoBackends::new();
     scene.first.inject_faults("", Fault::Hang, 0, 1000);
     let members = [&scene.first, &scene.second].map(|it| Arc::new(it.open()) as Arc<dyn Backend>);
-    let several = FallbackBackend::new(members.into(), Duration::from_secs(2), Vec::new());
+    let several = FallbackBackend::new(members.into(), Duration::from_secs(2));
     for times in [1, 0, 0] {
-        several.entries(&Rung::Prefix("k-".into())).unwrap();
+        let (_, notes) = several.entries(&Rung::Prefix("k-".into())).unwrap();
         // Each stall timeout that was waited for is reported.
-        assert_eq!(several.warnings().len(), times);
+        assert_eq!(notes.warnings.len(), times);
     }
 }
 

@@ -19,7 +19,7 @@ use serde_json::Value;
 use storecache_backend::github::{
     CacheService as Version, GitHub, GitHubService, Patience, RestApi, Secret,
 };
-use storecache_backend::{Backend, EntryName, Gone, Refused};
+use storecache_backend::{Backend, BackendError, EntryName, Refused};
 use storecache_entry::Rung;
 
 const TOOL: &str = "/opt/tool";
@@ -91,7 +91,7 @@ fn exact(key: &str) -> [Rung; 1] {
 
 /// Reads a whole entry as a restore does: its end, then ranges that were announced before.
 fn fetch(backend: &GitHub, key: &str) -> anyhow::Result<Vec<u8>> {
-    let (name, _) = backend.find(&exact(key))?.ok_or_else(|| anyhow::anyhow!("not found"))?;
+    let (name, _) = find(backend, &exact(key), &[])?.ok_or_else(|| anyhow::anyhow!("not found"))?;
     fetch_named(backend, &name)
 }
 
@@ -114,7 +114,25 @@ fn fetch_named(backend: &GitHub, name: &EntryName) -> anyhow::Result<Vec<u8>> {
 }
 
 /// Returns the error with its chain of causes, as users see it.
-fn line<T>(result: anyhow::Result<T>) -> String {
+/// Makes a lookup without problems that it has to report.
+fn find(
+    backend: &dyn Backend,
+    rungs: &[Rung],
+    passed: &[EntryName],
+) -> Result<Option<(EntryName, usize)>, BackendError> {
+    let (found, notes) = backend.find(rungs, passed)?;
+    assert!(notes.warnings.is_empty() && notes.skipped.is_empty(), "{notes:?}");
+    Ok(found.map(|found| (found.name, found.rung)))
+}
+
+fn refused_by(error: BackendError) -> Refused {
+    match error {
+        BackendError::Refused(refused) => refused,
+        other => panic!("{other:#}"),
+    }
+}
+
+fn line<T, E: std::fmt::Display>(result: Result<T, E>) -> String {
     match result {
         Ok(_) => panic!("it did not fail"),
         Err(e) => format!("{e:#}"),
@@ -146,7 +164,7 @@ fn find_skips_rejected_entries_and_returns_the_next_older() {
         save(&backend, "k-10", b"longer").unwrap();
         let mut names: Vec<_> = (0..3).map(|n| save(&backend, "k-1", &[n]).unwrap()).collect();
         names.reverse();
-        let found = |passed: &[EntryName]| backend.find_besides(&rungs, passed).unwrap();
+        let found = |passed: &[EntryName]| find(&backend, &rungs, passed).unwrap();
         for at in 0..3 {
             let (name, rung) = found(&names[..at]).unwrap();
             assert_eq!((&name, rung), (&names[at], 0), "{version:?}");
@@ -156,7 +174,10 @@ fn find_skips_rejected_entries_and_returns_the_next_older() {
         let newest = found(&names).map(|(name, _)| name);
         assert!(newest.is_none_or(|name| name.key != "k-1"), "{version:?}");
         service.evict(&names[2].to_string());
-        assert!(backend.open(&names[2]).is_err_and(|e| e.is::<Gone>()), "{version:?}");
+        assert!(
+            backend.open(&names[2]).is_err_and(|e| matches!(e, BackendError::Gone(_))),
+            "{version:?}"
+        );
         assert!(backend.open(&other).is_ok());
     }
 }
@@ -190,7 +211,7 @@ fn find_returns_the_newest_entry_of_the_first_matching_rung() {
         let service = CacheService::start();
         let backend = backend(&service, version);
         let find = |rungs: &[Rung]| {
-            let found = backend.find(rungs).unwrap();
+            let found = find(&backend, rungs, &[]).unwrap();
             found.map(|(name, rung)| (name.key.to_lowercase(), rung))
         };
         assert_eq!(find(&exact("nix-2.8")), None);
@@ -373,7 +394,7 @@ fn lasting_faults_are_reported_once_and_leave_no_entry() {
         assert!(text.len() < 400, "{text}");
         service.clear_faults();
         assert_eq!(service.keys(), [""; 0], "{text}");
-        assert!(backend.find(&exact("k")).unwrap().is_none());
+        assert!(find(&backend, &exact("k"), &[]).unwrap().is_none());
     }
     let cases: [(RequestKind, Fault, &str); 9] = [
         (
@@ -604,7 +625,7 @@ fn reserved_key_is_refused_and_lost_reservation_is_retried() {
         let name = EntryName::new("k");
         let _theirs = backend.create(&name).unwrap();
         let refused = backend.create(&name).err().unwrap();
-        assert_eq!(refused.downcast::<Refused>().unwrap(), Refused::Taken(name.to_string()));
+        assert_eq!(refused_by(refused), Refused::Taken(name.to_string()));
 
         service.inject_faults(RequestKind::Reserve, [Fault::LostAnswer]);
         let writer = backend.create(&EntryName::new("lost")).unwrap();
@@ -616,7 +637,7 @@ fn reserved_key_is_refused_and_lost_reservation_is_retried() {
     let service = CacheService::start();
     service.inject_faults(RequestKind::Reserve, [Fault::Status(200, "ok: ")]);
     let refused = backend(&service, Version::V2).create(&EntryName::new("k")).err().unwrap();
-    assert!(matches!(refused.downcast::<Refused>().unwrap(), Refused::Taken(_)));
+    assert!(matches!(refused_by(refused), Refused::Taken(_)));
 }
 
 #[test]
@@ -639,7 +660,7 @@ fn finalized_entry_counts_as_saved_despite_later_errors() {
     assert_eq!(fetch(&backend, "k").unwrap(), b"late");
     // If the lookup lags, even right after the save, the result is a miss and not an error.
     service.hide_new_entries(1);
-    assert!(backend.find(&exact("k")).unwrap().is_none());
+    assert!(find(&backend, &exact("k"), &[]).unwrap().is_none());
 }
 
 #[test]
@@ -651,12 +672,12 @@ fn denied_reads_and_writes_are_recognized() {
     {
         service.inject_faults(RequestKind::Reserve, [answer]);
         let refused = backend(&service, Version::V2).create(&EntryName::new("k")).err().unwrap();
-        assert!(matches!(refused.downcast::<Refused>().unwrap(), Refused::Write(_)));
+        assert!(matches!(refused_by(refused), Refused::Write(_)));
     }
     let denied = "cache read denied: token has no readable scopes";
     service.inject_faults(RequestKind::Lookup, [Fault::Status(403, denied)]);
-    let refused = backend(&service, Version::V2).find(&exact("k")).unwrap_err();
-    let refused = refused.downcast::<Refused>().unwrap();
+    let refused = find(&backend(&service, Version::V2), &exact("k"), &[]).unwrap_err();
+    let refused = refused_by(refused);
     let text = "this run cannot read: token has no readable scopes";
     assert_eq!(refused.to_string(), text);
 }
@@ -708,7 +729,7 @@ fn version_1_server_without_ranges_stores_and_returns_entries() {
         assert_eq!(fetch_named(&backend, &name).unwrap(), content, "{length}");
         // This server looks up whole keys only and so cannot find the newest entry of a key: a miss, not an
         // error.
-        assert!(backend.find(&exact(&format!("of-{length}"))).unwrap().is_none());
+        assert!(find(&backend, &exact(&format!("of-{length}")), &[]).unwrap().is_none());
     }
 }
 
@@ -1055,10 +1076,7 @@ fn official_client_and_storecache_read_each_others_entries() {
     // In a single block, as for most small stores, and under the rules of real signatures.
     let small = save(&backend, "small", b"in one request").unwrap();
     assert_eq!(fetch_named(&backend, &small).unwrap(), b"in one request");
-    assert!(matches!(
-        backend.create(&small).err().unwrap().downcast::<Refused>().unwrap(),
-        Refused::Taken(_)
-    ));
+    assert!(matches!(refused_by(backend.create(&small).err().unwrap()), Refused::Taken(_)));
 
     let place = PlainEnv::filled();
     let before = place.tree(TOOL);

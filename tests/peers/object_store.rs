@@ -12,7 +12,9 @@ use crate::support::world_runs::report;
 use crate::support::{Fixture, Output, Role, World, azurite};
 use storecache_backend::github::Secret;
 use storecache_backend::object_store::{Objects, Service};
-use storecache_backend::{Backend, EntryName, EntryWriter, Gone, Inventory, Refused};
+use storecache_backend::{
+    Backend, BackendError, Entry, EntryList, EntryName, EntryWriter, Inventory, Quarantine, Refused,
+};
 use storecache_entry::Rung;
 use storecache_runtime::memory::Traffic;
 
@@ -71,7 +73,29 @@ fn fetch(backend: &Objects, name: &EntryName) -> anyhow::Result<Vec<u8>> {
 }
 
 /// Returns the error with its chain of causes, as users see it, and asserts that it has no secret.
-fn line<T>(result: anyhow::Result<T>) -> String {
+/// Makes a lookup without problems that it has to report.
+fn find(
+    backend: &dyn Backend,
+    rungs: &[Rung],
+    passed: &[EntryName],
+) -> Result<Option<(EntryName, usize)>, BackendError> {
+    let (found, notes) = backend.find(rungs, passed)?;
+    assert!(notes.warnings.is_empty() && notes.skipped.is_empty(), "{notes:?}");
+    Ok(found.map(|found| (found.name, found.rung)))
+}
+
+fn list(backend: &dyn EntryList, rung: &Rung) -> Vec<Entry> {
+    backend.entries(rung).unwrap().0
+}
+
+fn refused_by(error: BackendError) -> Refused {
+    match error {
+        BackendError::Refused(refused) => refused,
+        other => panic!("{other:#}"),
+    }
+}
+
+fn line<T, E: std::fmt::Display + std::fmt::Debug>(result: Result<T, E>) -> String {
     let Err(e) = result else { panic!("it did not fail") };
     let line = format!("{e:#} {e:?}");
     for secret in SECRETS.iter().chain([&azurite::KEY]) {
@@ -113,17 +137,17 @@ fn find_returns_newest_entry_of_the_first_matching_key() {
         let names: Vec<_> = (0..3).map(|n| save(&backend, odd, &[n]).unwrap()).collect();
         let longer = save(&backend, "k-a/b c%é-longer", b"longer").unwrap();
         let rungs = [Rung::Exact(odd.into()), Rung::Prefix("k-a/".into())];
-        let found = |passed: &[EntryName]| backend.find_besides(&rungs, passed).unwrap();
+        let found = |passed: &[EntryName]| find(&backend, &rungs, passed).unwrap();
         assert_eq!(found(&[]), Some((names[2].clone(), 0)), "{service:?}");
         assert_eq!(found(&names[1..]), Some((names[0].clone(), 0)), "{service:?}");
         assert_eq!(found(&names), Some((longer, 1)), "{service:?}");
-        let all = backend.entries(&Rung::Prefix(String::new())).unwrap();
+        let all = list(&backend, &Rung::Prefix(String::new()));
         assert_eq!(all.len(), 4, "{service:?}");
         assert_eq!(all[1].name, names[2], "{service:?}: newest first");
-        assert!(backend.find(&[Rung::Exact("k-a".into())]).unwrap().is_none());
+        assert!(find(&backend, &[Rung::Exact("k-a".into())], &[]).unwrap().is_none());
 
         let other = Objects::new(&server.options(), &VERSION.replace('5', "6")).unwrap();
-        assert!(other.find(&rungs).unwrap().is_none(), "{service:?}");
+        assert!(find(&other, &rungs, &[]).unwrap().is_none(), "{service:?}");
 
         // The inventory has the entries of all layouts, and no internal objects.
         save(&other, "elsewhere", b"x").unwrap();
@@ -131,10 +155,13 @@ fn find_returns_newest_entry_of_the_first_matching_key() {
         let layouts: HashSet<_> = records.iter().map(|it| it.version.clone()).collect();
         assert_eq!((records.len(), layouts.len()), (5, 2), "{service:?}: {records:?}");
 
-        Backend::delete(&backend, &all[1]).unwrap();
-        Backend::delete(&backend, &all[1]).unwrap();
+        EntryList::delete(&backend, &all[1]).unwrap();
+        EntryList::delete(&backend, &all[1]).unwrap();
         assert_eq!(found(&[]), Some((names[1].clone(), 0)), "{service:?}");
-        assert!(backend.open(&names[2]).is_err_and(|e| e.is::<Gone>()), "{service:?}");
+        assert!(
+            backend.open(&names[2]).is_err_and(|e| matches!(e, BackendError::Gone(_))),
+            "{service:?}"
+        );
     }
 }
 
@@ -149,8 +176,8 @@ fn list_reads_all_pages() {
             "ci/stores/{VERSION}/a{number:04}.20200101T000000.000000Z.tar.zst"
         ));
     }
-    assert_eq!(backend.entries(&Rung::Prefix(String::new())).unwrap().len(), 1_002);
-    assert_eq!(backend.find(&[Rung::Prefix("k".into())]).unwrap(), Some((name, 0)));
+    assert_eq!(list(&backend, &Rung::Prefix(String::new())).len(), 1_002);
+    assert_eq!(find(&backend, &[Rung::Prefix("k".into())], &[]).unwrap(), Some((name, 0)));
 }
 
 #[test]
@@ -177,11 +204,12 @@ fn second_writer_of_a_name_is_refused() {
             let won: Vec<_> = (0..2).filter(|&at| done[at].is_ok()).collect();
             assert_eq!(won.len(), 1, "{service:?}: {done:?}");
             let lost = done.into_iter().find_map(Result::err).unwrap();
-            assert_eq!(lost.downcast_ref(), Some(&Refused::Taken(name.to_string())), "{service:?}");
+            let taken = Refused::Taken(name.to_string());
+            assert_eq!(refused_by(lost.downcast().unwrap()), taken, "{service:?}");
             assert!(fetch(&backend(&server), &name).unwrap() == contents[won[0]], "{service:?}");
             // A later attempt is refused, too.
             let again = backend(&server).create(&name).err().unwrap();
-            assert!(again.is::<Refused>(), "{service:?}: {again:#}");
+            refused_by(again);
         }
     }
 }
@@ -194,9 +222,12 @@ fn aborted_upload_creates_no_entry() {
         let name = EntryName::new("k");
         let mut writer = backend.create(&name).unwrap();
         writer.write_all(&content(3 * PART)).unwrap();
-        let all = || backend.entries(&Rung::Prefix(String::new())).unwrap();
+        let all = || list(&backend, &Rung::Prefix(String::new()));
         assert!(all().is_empty(), "{service:?}");
-        assert!(backend.open(&name).is_err_and(|e| e.is::<Gone>()), "{service:?}");
+        assert!(
+            backend.open(&name).is_err_and(|e| matches!(e, BackendError::Gone(_))),
+            "{service:?}"
+        );
         if service != Service::Azure {
             assert_eq!(server.keys_and_uploads().1, 1, "{service:?}: it has begun");
         }
@@ -231,7 +262,7 @@ fn lost_write_lock_stops_the_writer() {
             server.delete_object(&format!("ci/stores/{VERSION}/.claims/{name}.tar.zst"));
             let other = self::backend(&server).create(&name).unwrap();
             assert!(line(writer.finish()).contains("another run may be writing it"), "{service:?}");
-            assert!(backend.entries(&Rung::Prefix(String::new())).unwrap().is_empty());
+            assert!(list(&backend, &Rung::Prefix(String::new())).is_empty());
             drop(other);
         }
         assert_eq!(server.keys_and_uploads(), (Vec::new(), 0), "{service:?}");
@@ -346,15 +377,13 @@ fn failed_upload_leaves_no_object() {
     // If writing is denied, the error is `Refused::Write`, which is not a failure for saves that are optional.
     server.inject_faults("PUT .*claims", Fault::Status(403, "AccessDenied"), 0, 1000);
     let denied = backend.create(&EntryName::new("k")).err().unwrap();
-    assert!(
-        matches!(denied.downcast_ref(), Some(Refused::Write(why)) if why.contains("AccessDenied"))
-    );
+    assert!(matches!(refused_by(denied), Refused::Write(why) if why.contains("AccessDenied")));
     // If deleting is denied, claims stay, which do no harm.
     server.inject_faults("DELETE", Fault::Status(403, "AccessDenied"), 0, 1000);
     for _ in 0..2 {
         save(&backend, "k", b"x").unwrap();
     }
-    assert_eq!(backend.entries(&Rung::Exact("k".into())).unwrap().len(), 2);
+    assert_eq!(list(&backend, &Rung::Exact("k".into())).len(), 2);
 }
 
 #[test]
@@ -366,17 +395,17 @@ fn quarantined_entry_is_hidden_and_later_deleted() {
         let file = one.set_aside(&new, b"{}").unwrap().unwrap();
         assert!(file.to_str().unwrap().ends_with(&format!("{VERSION}/{new}.tar.zst")), "{file:?}");
         let rung = [Rung::Exact("k".into())];
-        assert_eq!(other.find(&rung).unwrap(), Some((old.clone(), 0)), "{service:?}");
-        assert!(other.open(&new).is_err_and(|e| e.is::<Gone>()), "{service:?}");
-        let asides = other.asides().unwrap();
+        assert_eq!(find(&other, &rung, &[]).unwrap(), Some((old.clone(), 0)), "{service:?}");
+        assert!(other.open(&new).is_err_and(|e| matches!(e, BackendError::Gone(_))), "{service:?}");
+        let asides = other.quarantined().unwrap();
         assert_eq!((asides.len(), &asides[0].name, asides[0].size), (1, &new, 3), "{service:?}");
         assert_eq!(asides[0].note, b"{}");
         assert_eq!(Inventory::records(&one).unwrap().len(), 1, "{service:?}");
 
         other.sweep(std::time::Duration::from_secs(3600)).unwrap();
-        assert_eq!(one.asides().unwrap().len(), 1, "{service:?}: it is not over");
+        assert_eq!(one.quarantined().unwrap().len(), 1, "{service:?}: it is not over");
         one.sweep(std::time::Duration::ZERO).unwrap();
-        assert_eq!(one.asides().unwrap().len(), 1, "{service:?}: once an hour");
+        assert_eq!(one.quarantined().unwrap().len(), 1, "{service:?}: once an hour");
     }
     let server = ObjectServer::start(Service::S3);
     let backend = backend(&server);
@@ -394,7 +423,7 @@ fn missing_credentials_or_https_is_an_error_without_secrets() {
         let mut options = server.options();
         options.settings.retain(|(name, _)| !name.ends_with("ALLOW_HTTP"));
         let insecure = Objects::new(&options, VERSION).unwrap();
-        let error = line(insecure.find(&[Rung::Exact("k".into())]));
+        let error = line(find(&insecure, &[Rung::Exact("k".into())], &[]));
         assert!(error.contains("does not use https") && error.contains("ALLOW_HTTP"), "{error}");
         options.settings.clear();
         let error = line(Objects::new(&options, VERSION));
@@ -404,11 +433,13 @@ fn missing_credentials_or_https_is_an_error_without_secrets() {
     let mut options = server.options();
     let key = options.settings.iter_mut().find(|(name, _)| name.ends_with("ACCOUNT_KEY"));
     key.unwrap().1 = Secret::new("bm8=");
-    let error = line(Objects::new(&options, VERSION).unwrap().find(&[Rung::Exact("k".into())]));
+    let backend = Objects::new(&options, VERSION).unwrap();
+    let error = line(find(&backend, &[Rung::Exact("k".into())], &[]));
     assert!(error.contains("HTTP 403"), "{error}");
     let mut options = server.options();
     options.address.bucket = "nowhere".into();
-    let error = line(Objects::new(&options, VERSION).unwrap().find(&[Rung::Exact("k".into())]));
+    let backend = Objects::new(&options, VERSION).unwrap();
+    let error = line(find(&backend, &[Rung::Exact("k".into())], &[]));
     assert!(error.contains("there is no such bucket"), "{error}");
     assert!(!format!("{options:?}").contains(azurite::KEY));
 }

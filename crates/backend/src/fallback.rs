@@ -7,10 +7,10 @@
 //! causes one warning and is not asked again in this run.
 
 use super::{
-    Backend, Entry, EntryName, EntryWriter, Gone, Health, QuarantinedEntry, ReadAt, Refused,
-    Skipped,
+    Backend, BackendError, Entry, EntryIdentity, EntryList, EntryName, EntryWriter, FoundEntry,
+    Gone, Health, Notes, Quarantine, QuarantinedEntry, ReadAt,
 };
-use anyhow::{Error, Result, anyhow};
+use anyhow::{Result, anyhow};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,17 +35,15 @@ struct State {
     holders: HashMap<EntryName, usize>,
     /// Index of the member that returned the last entry found.
     last: Option<usize>,
-    warnings: Vec<String>,
 }
 
 /// A request to one member.
-type Question<T> = Box<dyn FnOnce(&dyn Backend) -> Result<T> + Send>;
+type Request<T> = Box<dyn FnOnce(&dyn Backend) -> Result<T, BackendError> + Send>;
 
 impl FallbackBackend {
-    /// Combines the backends that could be opened. `warnings` describe the others.
-    pub fn new(members: Vec<Arc<dyn Backend>>, limit: Duration, warnings: Vec<String>) -> Self {
-        let state = State { warnings, ..State::default() };
-        FallbackBackend { members, limit, state: Mutex::new(state) }
+    /// Combines backends.
+    pub fn new(members: Vec<Arc<dyn Backend>>, limit: Duration) -> Self {
+        FallbackBackend { members, limit, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -58,36 +56,45 @@ impl FallbackBackend {
         self.members.iter().enumerate().filter(|(at, _)| !down.contains(at)).collect()
     }
 
+    /// Returns the member in which an entry was found.
+    fn holder(&self, name: &EntryName) -> Option<&dyn Backend> {
+        let at = self.state().holders.get(name).copied()?;
+        Some(self.members[at].as_ref())
+    }
+
     /// Sends a request to one member, with a time limit if `others` could answer too.
     fn ask<T: Send + 'static>(
         &self,
         at: usize,
         others: bool,
-        question: impl FnOnce(&dyn Backend) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
+        request: Request<T>,
+    ) -> Result<T, BackendError> {
         let member = Arc::clone(&self.members[at]);
         if !others {
-            return question(member.as_ref());
+            return request(member.as_ref());
         }
-        run_blocking_for(&member.describe(), self.limit, move || question(member.as_ref()))
+        run_blocking_for(&member.describe(), self.limit, move || Ok(request(member.as_ref())))?
     }
 
-    /// Sends requests to the members in order, until `enough` accepts an answer or `question` returns `None`. A
-    /// refusal is skipped without a warning, because it was known beforehand. If no member answers, returns the error
-    /// of the first.
+    /// Sends requests to the members in order, until `enough` accepts an answer or `request` returns `None`. A
+    /// refusal is skipped without a warning, because it was known beforehand. Returns one warning for each member
+    /// that did not answer.
+    ///
+    /// # Errors
+    /// If no member answers: the error of the first.
     fn each<T: Send + 'static>(
         &self,
-        question: impl Fn() -> Option<Question<T>>,
+        request: impl Fn() -> Option<Request<T>>,
         mut enough: impl FnMut(usize, T) -> bool,
-    ) -> Result<()> {
-        let mut first: Option<(Error, String)> = None;
-        let mut silent = Vec::new();
+    ) -> Result<Vec<String>, BackendError> {
+        let mut first: Option<(BackendError, String)> = None;
+        let mut warnings = Vec::new();
         let mut answered = false;
         let live: Vec<usize> = self.live().into_iter().map(|(at, _)| at).collect();
         for (number, &at) in live.iter().enumerate() {
-            let Some(question) = question() else { break };
+            let Some(request) = request() else { break };
             let others = answered || number + 1 < live.len();
-            let error = match self.ask(at, others, question) {
+            let error = match self.ask(at, others, request) {
                 Ok(answer) => {
                     answered = true;
                     if enough(at, answer) {
@@ -99,26 +106,19 @@ impl FallbackBackend {
                 Err(error) => error,
             };
             let name = self.members[at].describe();
-            if !error.is::<Refused>() {
-                silent.push((at, format!("{name} does not answer and is skipped: {error:#}")));
+            if !matches!(error, BackendError::Refused(_)) {
+                self.state().down.push(at);
+                warnings.push(format!("{name} does not answer and is skipped: {error:#}"));
             }
             first.get_or_insert((error, name));
         }
-        let mut state = self.state();
-        state.down.extend(silent.iter().map(|(at, _)| *at));
         match first {
-            Some((error, name)) if !answered => Err(match error.is::<Refused>() {
-                true => error,
-                false => error.context(match live.len() {
-                    1 => name,
-                    count => format!("none of {count} backends answers; {name}"),
-                }),
-            }),
-            None if !answered => Err(anyhow!("no remaining backend answers")),
-            _ => {
-                state.warnings.extend(silent.into_iter().map(|(_, line)| line));
-                Ok(())
-            }
+            Some((error, name)) if !answered => Err(error.context(|| match live.len() {
+                1 => name,
+                count => format!("none of {count} backends answers; {name}"),
+            })),
+            None if !answered => Err(anyhow!("no remaining backend answers").into()),
+            _ => Ok(warnings),
         }
     }
 }
@@ -133,73 +133,45 @@ impl Backend for FallbackBackend {
         all.join(", then ")
     }
 
-    fn can_read(&self) -> Result<(), Refused> {
-        any(self.members.iter().map(|it| it.can_read()))
-    }
-
-    fn can_write(&self) -> Result<(), Refused> {
-        any(self.members.iter().map(|it| it.can_write()))
-    }
-
-    fn find_besides(
+    fn find(
         &self,
         rungs: &[Rung],
         passed: &[EntryName],
-    ) -> Result<Option<(EntryName, usize)>> {
-        let best: Mutex<Option<(EntryName, usize, usize)>> = Mutex::new(None);
+    ) -> Result<(Option<FoundEntry>, Notes), BackendError> {
+        let best: Mutex<Option<(FoundEntry, usize)>> = Mutex::new(None);
         let held = || best.lock().unwrap_or_else(PoisonError::into_inner);
-        let question = || {
-            let better = held().as_ref().map_or(rungs.len(), |(_, rung, _)| *rung);
+        let request = || {
+            let better = held().as_ref().map_or(rungs.len(), |(found, _)| found.rung);
             if better == 0 {
                 return None;
             }
             let (rungs, passed) = (rungs[..better].to_vec(), passed.to_vec());
-            let ask = move |it: &dyn Backend| it.find_besides(&rungs, &passed);
-            Some(Box::new(ask) as Question<_>)
+            let ask = move |it: &dyn Backend| it.find(&rungs, &passed);
+            Some(Box::new(ask) as Request<_>)
         };
-        let enough = |at, found: Option<(EntryName, usize)>| {
-            if let Some((name, rung)) = found {
-                *held() = Some((name, rung, at));
+        let mut notes = Notes::default();
+        let enough = |at, (found, more): (Option<FoundEntry>, Notes)| {
+            notes.add(more);
+            if let Some(found) = found {
+                *held() = Some((found, at));
             }
             false
         };
-        self.each(question, enough)?;
+        let warnings = self.each(request, enough)?;
+        notes.warnings.extend(warnings);
         let found = held().take();
         let mut state = self.state();
-        state.last = found.as_ref().map(|(_, _, at)| *at);
-        Ok(found.map(|(name, rung, at)| {
-            state.holders.insert(name.clone(), at);
-            (name, rung)
-        }))
-    }
-
-    /// Returns the entries of all members that answer, each entry once, newest first.
-    fn entries(&self, rung: &Rung) -> Result<Vec<Entry>> {
-        let mut all: Vec<(usize, Entry)> = Vec::new();
-        let question = || {
-            let rung = rung.clone();
-            let ask = move |it: &dyn Backend| it.entries(&rung);
-            Some(Box::new(ask) as Question<_>)
-        };
-        let take = |at, entries: Vec<Entry>| {
-            for entry in entries {
-                if !all.iter().any(|(_, known)| known.name == entry.name) {
-                    all.push((at, entry));
-                }
-            }
-            false
-        };
-        self.each(question, take)?;
-        all.sort_by(|(_, a), (_, b)| b.name.generation.cmp(&a.name.generation));
-        let mut state = self.state();
-        let held = all.iter().map(|(at, entry)| (entry.name.clone(), *at));
-        state.holders.extend(held);
-        Ok(all.into_iter().map(|(_, entry)| entry).collect())
+        state.last = found.as_ref().map(|(_, at)| *at);
+        let found = found.map(|(found, at)| {
+            state.holders.insert(found.name.clone(), at);
+            found
+        });
+        Ok((found, notes))
     }
 
     /// Opens an entry in the member in which it was found, or else in any other member that has it. That member
     /// counts as its holder from then on.
-    fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>> {
+    fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>, BackendError> {
         let holder = self.state().holders.get(name).copied();
         let others = self.live().into_iter().map(|(at, _)| at).filter(|at| Some(*at) != holder);
         let mut first = None;
@@ -209,18 +181,24 @@ impl Backend for FallbackBackend {
                     self.state().holders.insert(name.clone(), at);
                     return Ok(reader);
                 }
-                Err(e) if e.is::<Gone>() || e.is::<Refused>() => {}
+                Err(BackendError::Gone(_) | BackendError::Refused(_)) => {}
                 Err(e) => drop(first.get_or_insert(e)),
             }
         }
         Err(first.unwrap_or_else(|| Gone::new(name).into()))
     }
 
-    fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>> {
-        match self.to_write()? {
-            Some(member) => member.create(name),
-            None => Err(anyhow!("no backend accepts entries")),
-        }
+    fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>, BackendError> {
+        self.first_writable()?.0.create(name)
+    }
+
+    /// Returns the first member that answers and accepts entries.
+    fn for_save(self: Arc<Self>) -> Result<(Arc<dyn Backend>, Vec<String>), BackendError> {
+        self.first_writable()
+    }
+
+    fn try_writing(&self) -> Result<(), BackendError> {
+        self.first_writable().map(drop)
     }
 
     fn examine(&self) -> Result<Health> {
@@ -229,76 +207,92 @@ impl Backend for FallbackBackend {
         member.examine()
     }
 
+    fn lowers_case(&self, name: &EntryName) -> bool {
+        self.holder(name).is_some_and(|member| member.lowers_case(name))
+    }
+}
+
+impl FallbackBackend {
+    fn first_writable(&self) -> Result<(Arc<dyn Backend>, Vec<String>), BackendError> {
+        let mut chosen = None;
+        let request = || {
+            let ask = |it: &dyn Backend| it.try_writing();
+            Some(Box::new(ask) as Request<_>)
+        };
+        let enough = |at: usize, ()| {
+            chosen = Some(Arc::clone(&self.members[at]));
+            true
+        };
+        let warnings = self.each(request, enough)?;
+        let chosen = chosen.ok_or_else(|| anyhow!("no backend accepts entries"))?;
+        Ok((chosen, warnings))
+    }
+}
+
+impl EntryList for FallbackBackend {
+    /// Returns the entries of all members that answer, each entry once, newest first.
+    fn entries(&self, rung: &Rung) -> Result<(Vec<Entry>, Notes), BackendError> {
+        let mut all: Vec<(usize, Entry)> = Vec::new();
+        let mut notes = Notes::default();
+        let request = || {
+            let rung = rung.clone();
+            let ask = move |it: &dyn Backend| it.entries(&rung);
+            Some(Box::new(ask) as Request<_>)
+        };
+        let take = |at, (entries, more): (Vec<Entry>, Notes)| {
+            notes.add(more);
+            for entry in entries {
+                if !all.iter().any(|(_, known)| known.name == entry.name) {
+                    all.push((at, entry));
+                }
+            }
+            false
+        };
+        let warnings = self.each(request, take)?;
+        notes.warnings.extend(warnings);
+        all.sort_by(|(_, a), (_, b)| b.name.generation.cmp(&a.name.generation));
+        let held = all.iter().map(|(at, entry)| (entry.name.clone(), *at));
+        self.state().holders.extend(held);
+        Ok((all.into_iter().map(|(_, entry)| entry).collect(), notes))
+    }
+
     fn delete(&self, entry: &Entry) -> Result<()> {
         match self.holder(&entry.name) {
             Some(member) => member.delete(entry),
             None => Err(Gone::new(&entry.name).into()),
         }
     }
+}
 
-    fn place(&self) -> String {
-        let all: Vec<String> = self.members.iter().map(|it| it.place()).collect();
-        all.join(" ")
+impl Quarantine for FallbackBackend {
+    fn is_at(&self, place: &str) -> bool {
+        self.live().into_iter().any(|(_, member)| member.is_at(place))
     }
 
-    fn identity(&self, name: &EntryName) -> String {
-        self.holder(name).map_or_else(String::new, |member| member.identity(name))
+    /// An entry that was not found yet has an identity that no backend recognizes.
+    fn identify(&self, name: &EntryName) -> EntryIdentity {
+        let nowhere = EntryIdentity { place: String::new(), version: String::new() };
+        self.holder(name).map_or(nowhere, |member| member.identify(name))
+    }
+
+    fn recognizes(&self, name: &EntryName, identity: &EntryIdentity) -> bool {
+        self.live().into_iter().any(|(_, member)| member.recognizes(name, identity))
     }
 
     fn set_aside(&self, name: &EntryName, note: &[u8]) -> Result<Option<PathBuf>> {
         self.holder(name).map_or(Ok(None), |member| member.set_aside(name, note))
     }
 
-    fn asides(&self) -> Result<Vec<QuarantinedEntry>> {
+    fn quarantined(&self) -> Result<Vec<QuarantinedEntry>> {
         let mut all = Vec::new();
         for (_, member) in self.live() {
-            all.extend(member.asides()?);
+            all.extend(member.quarantined()?);
         }
         Ok(all)
     }
 
-    fn members(&self) -> Vec<&dyn Backend> {
-        self.live().into_iter().map(|(_, member)| member.as_ref()).collect()
+    /// Does nothing: a save sweeps the backend that it writes to, and a restore must not wait for each member.
+    fn sweep(&self, _: Duration) -> Result<()> {
+        Ok(())
     }
-
-    fn holder(&self, name: &EntryName) -> Option<&dyn Backend> {
-        let at = self.state().holders.get(name).copied()?;
-        Some(self.members[at].as_ref())
-    }
-
-    /// Returns the first member that answers and accepts entries.
-    fn to_write(&self) -> Result<Option<Arc<dyn Backend>>> {
-        let mut chosen = None;
-        let question = || {
-            let ask = |it: &dyn Backend| it.try_writing();
-            Some(Box::new(ask) as Question<_>)
-        };
-        let enough = |at: usize, ()| {
-            chosen = Some(Arc::clone(&self.members[at]));
-            true
-        };
-        self.each(question, enough)?;
-        Ok(chosen)
-    }
-
-    fn skipped(&self) -> Vec<Skipped> {
-        self.members.iter().flat_map(|member| member.skipped()).collect()
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        std::mem::take(&mut self.state().warnings)
-    }
-}
-
-/// Returns `Ok` if any of the results is `Ok`, and otherwise the first refusal.
-fn any(all: impl Iterator<Item = Result<(), Refused>>) -> Result<(), Refused> {
-    let mut first = Ok(());
-    for one in all {
-        match one {
-            Ok(()) => return Ok(()),
-            Err(why) if first.is_ok() => first = Err(why),
-            Err(_) => {}
-        }
-    }
-    first
 }

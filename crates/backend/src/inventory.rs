@@ -2,10 +2,9 @@
 //!
 //! A run uses [`super::Backend`], which it searches by key. A maintainer uses this list to measure and delete.
 
-use super::{EntryName, ReadAt};
+use super::{EntryName, InventoryError, ReadAt};
 use anyhow::Result;
 use jiff::Timestamp;
-use std::time::Duration;
 
 /// One object that takes up space. Fields that the backend does not report are `None`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +46,7 @@ pub trait Inventory {
     /// Returns all objects, each once, in no particular order.
     ///
     /// # Errors
-    /// [`Forbidden`], or an error that says that the backend does not answer.
+    /// If the backend does not answer, or refuses.
     fn records(&self) -> Result<Vec<Record>>;
 
     /// Opens an entry in a way that does not count as a use. Returns `None` if opening an entry would show nothing
@@ -67,15 +66,6 @@ pub trait Inventory {
     /// Deletes an object that [`Inventory::records`] returned.
     ///
     /// # Errors
-    /// [`Forbidden`] if further deletions would fail in the same way.
-    fn delete(&self, record: &Record) -> Result<Deleted>;
-}
-
-/// A refusal that the next call would receive as well.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text}")]
-pub struct Forbidden {
-    pub text: String,
-    /// How long the backend asks the client to wait, if the refusal ends after that.
-    pub wait: Option<Duration>,
+    /// [`InventoryError::Forbidden`] if further deletions would fail in the same way.
+    fn delete(&self, record: &Record) -> Result<Deleted, InventoryError>;
 }

@@ -13,26 +13,29 @@
 
 mod directory;
 mod entry_name;
+mod error;
 mod fallback;
 pub mod github;
 mod http_client;
 mod inventory;
 pub mod object_store;
 mod prefetch;
+mod quarantine;
 mod quarantine_schedule;
 mod stall_guard;
 
 pub use directory::Directory;
 pub use entry_name::{EntryName, Generation};
+pub use error::{BackendError, Gone, InventoryError, Refused};
 pub use fallback::FallbackBackend;
-pub use inventory::{Deleted, Forbidden, Inventory, Record};
-pub use quarantine_schedule::{QuarantinedEntry, is_ahead, is_due, is_over};
+pub use inventory::{Deleted, Inventory, Record};
+pub use quarantine::{EntryIdentity, Quarantine, QuarantinedEntry};
+pub use quarantine_schedule::{is_ahead, is_due, is_over};
 pub use stall_guard::StallGuard;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use std::io::Write;
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use storecache_entry::Rung;
@@ -46,58 +49,78 @@ pub struct Entry {
     pub size: u64,
 }
 
-/// A storage location for entries. Entries are immutable: saving a key again creates its next generation.
-pub trait Backend: Send + Sync {
+/// An entry that a lookup found.
+#[derive(Debug, Clone)]
+pub struct FoundEntry {
+    pub name: EntryName,
+    /// Index of the rung of the ladder that it belongs to.
+    pub rung: usize,
+}
+
+/// Problems that a lookup or a list met and that did not make it fail.
+#[derive(Debug, Clone, Default)]
+pub struct Notes {
+    /// Files that have the name of an entry but are not snapshots, each once.
+    pub skipped: Vec<Skipped>,
+    /// Warnings about backends that do not answer, one line each.
+    pub warnings: Vec<String>,
+}
+
+impl Notes {
+    fn add(&mut self, other: Notes) {
+        self.warnings.extend(other.warnings);
+        let new = other.skipped.into_iter().filter(|it| !self.skipped.contains(it));
+        let new: Vec<_> = new.collect();
+        self.skipped.extend(new);
+    }
+}
+
+/// A storage location for entries, as a save and a restore use it. Entries are immutable: saving a key again creates
+/// its next generation.
+pub trait Backend: EntryList + Quarantine + Send + Sync {
     /// Returns the kind and location of the backend, for messages.
     fn describe(&self) -> String;
 
-    /// Checks whether this run may read entries, as far as that is known without a request.
-    fn can_read(&self) -> Result<(), Refused> {
-        Ok(())
-    }
-
-    /// Checks whether this run may write entries, as far as that is known without a request.
-    fn can_write(&self) -> Result<(), Refused> {
-        Ok(())
-    }
-
-    /// Returns the newest entry of the first rung that has entries, and the index of that rung.
-    fn find(&self, rungs: &[Rung]) -> Result<Option<(EntryName, usize)>> {
-        self.find_besides(rungs, &[])
-    }
-
-    /// As [`Backend::find`], but ignores the entries in `passed`.
-    fn find_besides(
+    /// Returns the newest entry of the first rung that has entries, without those in `passed`.
+    fn find(
         &self,
         rungs: &[Rung],
         passed: &[EntryName],
-    ) -> Result<Option<(EntryName, usize)>> {
+    ) -> Result<(Option<FoundEntry>, Notes), BackendError> {
+        let mut notes = Notes::default();
         for (number, rung) in rungs.iter().enumerate() {
-            let mut entries = self.entries(rung)?.into_iter();
-            if let Some(entry) = entries.find(|entry| !passed.contains(&entry.name)) {
-                return Ok(Some((entry.name, number)));
+            let (entries, more) = self.entries(rung)?;
+            notes.add(more);
+            if let Some(entry) = entries.into_iter().find(|entry| !passed.contains(&entry.name)) {
+                return Ok((Some(FoundEntry { name: entry.name, rung: number }), notes));
             }
         }
-        Ok(None)
+        Ok((None, notes))
     }
-
-    /// Returns every entry of a rung that this run could delete, newest first. Where entries belong to a ref, entries
-    /// of other refs are left out. An entry that was just written may not be listed yet.
-    ///
-    /// # Errors
-    /// Also if the backend has no list of entries, or does not show it to this run.
-    fn entries(&self, rung: &Rung) -> Result<Vec<Entry>>;
 
     /// Opens an entry for reading in ranges.
     ///
     /// # Errors
-    /// [`Gone`] if no entry has that name.
-    fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>>;
+    /// [`BackendError::Gone`] if no entry has that name.
+    fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>, BackendError>;
 
     /// Begins a new entry. The entry appears, complete, when its writer is finished, and never otherwise. The writer
     /// returns the final name, which may be a later generation than `name`: a request whose answer was lost may have
     /// taken `name`.
-    fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>>;
+    fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>, BackendError>;
+
+    /// Returns the backend for all steps of a save, and warnings about others that do not answer: a delta must be
+    /// stored beside its base.
+    ///
+    /// # Errors
+    /// [`BackendError::Refused`] if this run cannot write entries, as far as that is known.
+    fn for_save(self: Arc<Self>) -> Result<(Arc<dyn Backend>, Vec<String>), BackendError>;
+
+    /// Checks that the backend answers and accepts entries, as far as possible without writing an entry.
+    ///
+    /// # Errors
+    /// [`BackendError::Refused`] if the backend answers but does not accept entries.
+    fn try_writing(&self) -> Result<(), BackendError>;
 
     /// Tests reading and writing, without creating an entry.
     ///
@@ -105,115 +128,28 @@ pub trait Backend: Send + Sync {
     /// If the backend cannot be reached or read.
     fn examine(&self) -> Result<Health>;
 
-    /// Deletes an entry that [`Backend::entries`] returned. An entry that is already gone is not an error.
-    fn delete(&self, entry: &Entry) -> Result<()> {
-        bail!("{} does not delete entries; {} is kept", self.describe(), entry.name)
-    }
-
-    /// Returns whether an entry that was written under `key` may be listed under the key `listed`. The two are equal,
-    /// except where a service changes the case of keys.
-    fn lists_as(&self, key: &str, listed: &str) -> bool {
-        key == listed
-    }
-
-    /// Returns a text that identifies this backend, now and later, and differs for every other backend.
-    fn place(&self) -> String;
-
-    /// Returns a text that distinguishes an existing entry from a later entry of the same name. Empty if the backend
-    /// never uses a name twice.
-    fn identity(&self, name: &EntryName) -> String {
+    /// Returns whether the place of this entry may have changed its key to lower case.
+    fn lowers_case(&self, name: &EntryName) -> bool {
         let _ = name;
-        String::new()
+        false
     }
+}
 
-    /// Puts an entry into quarantine, with `note` beside it: lookups and lists do not find it there. Returns the path
-    /// of its file in quarantine, or `None` if this backend has no quarantine. An entry that is already gone is not
-    /// an error.
-    fn set_aside(&self, name: &EntryName, note: &[u8]) -> Result<Option<PathBuf>> {
-        let _ = (name, note);
-        Ok(None)
-    }
-
-    /// Returns the entries in quarantine, newest first.
-    fn asides(&self) -> Result<Vec<QuarantinedEntry>> {
-        Ok(Vec::new())
-    }
-
-    /// Deletes entries that have been in quarantine for longer than `keep`. Does nothing if any run did so within the
-    /// last hour.
-    fn sweep(&self, keep: Duration) -> Result<()> {
-        let _ = keep;
-        Ok(())
-    }
-
-    /// Checks that the backend answers and accepts entries, as far as possible without writing an entry.
+/// The entries that a run could delete, to find superseded ones.
+pub trait EntryList {
+    /// Returns every entry of a rung that this run could delete, newest first. Where entries belong to a ref, entries
+    /// of other refs are left out. An entry that was just written may not be listed yet.
     ///
     /// # Errors
-    /// [`Refused`] if the backend answers but does not accept entries.
-    fn try_writing(&self) -> Result<()> {
-        self.can_write()?;
-        match self.find(&[Rung::Exact(TRIAL.into())]) {
-            Err(e) if !e.is::<Refused>() => Err(e),
-            _ => Ok(()),
-        }
-    }
+    /// Also if the backend has no list of entries, or does not show it to this run.
+    fn entries(&self, rung: &Rung) -> Result<(Vec<Entry>, Notes), BackendError>;
 
-    /// Returns the members of a combined backend, without those that are known to be down. Empty for a single
-    /// backend.
-    fn members(&self) -> Vec<&dyn Backend> {
-        Vec::new()
-    }
-
-    /// Returns the member of a combined backend in which an entry was found.
-    fn holder(&self, name: &EntryName) -> Option<&dyn Backend> {
-        let _ = name;
-        None
-    }
-
-    /// Returns the member of a combined backend to write to, or `None` for a single backend.
-    ///
-    /// # Errors
-    /// If no member accepts entries: the error of the first member.
-    fn to_write(&self) -> Result<Option<Arc<dyn Backend>>> {
-        Ok(None)
-    }
-
-    /// Returns the files that have the name of an entry but are not snapshots, as far as lists skipped them since the
-    /// last call.
-    fn skipped(&self) -> Vec<Skipped> {
-        Vec::new()
-    }
-
-    /// Returns warnings about members that did not answer since the last call, one line each.
-    fn warnings(&self) -> Vec<String> {
-        Vec::new()
-    }
+    /// Deletes an entry that [`EntryList::entries`] returned. An entry that is already gone is not an error.
+    fn delete(&self, entry: &Entry) -> Result<()>;
 }
 
 /// A key that no entry has.
 const TRIAL: &str = "storecache-doctor";
-
-/// Returns the member in which an entry was found, or `backend` itself.
-pub fn holder<'a>(backend: &'a dyn Backend, name: &EntryName) -> &'a dyn Backend {
-    backend.holder(name).unwrap_or(backend)
-}
-
-/// Returns the members of a combined backend, or `backend` itself.
-pub fn members(backend: &dyn Backend) -> Vec<&dyn Backend> {
-    let members = backend.members();
-    if members.is_empty() { vec![backend] } else { members }
-}
-
-/// An operation that a backend does not carry out, although nothing failed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    #[error("this run cannot read: {0}")]
-    Read(String),
-    #[error("this run cannot write: {0}")]
-    Write(String),
-    #[error("entry {0} already exists or is being written by another run")]
-    Taken(String),
-}
 
 /// Result of testing a backend that could be reached.
 #[derive(Debug)]
@@ -221,28 +157,9 @@ pub struct Health {
     /// Description of the test, for messages.
     pub found: String,
     /// Why it cannot be written.
-    pub unwritable: Option<anyhow::Error>,
+    pub unwritable: Option<BackendError>,
     /// Seconds by which the clock of this machine is ahead of the clock of the server.
     pub ahead: Option<i64>,
-}
-
-/// No entry has this name, or it was deleted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no entry {name} (any more){}", self.instead())]
-pub struct Gone {
-    pub name: String,
-    /// The kind of the file that has the name of the entry in a directory instead.
-    pub found: Option<FileKind>,
-}
-
-impl Gone {
-    pub fn new(name: &EntryName) -> Self {
-        Gone { name: name.to_string(), found: None }
-    }
-
-    fn instead(&self) -> String {
-        self.found.map(|found| format!(": {found} has its name")).unwrap_or_default()
-    }
 }
 
 /// A file in a directory that has the name of an entry and is not a regular file.

@@ -2,19 +2,7 @@
 
 use super::EntryName;
 use jiff::{SignedDuration, Timestamp};
-use std::path::PathBuf;
 use std::time::Duration;
-
-/// An entry in quarantine.
-#[derive(Debug, Clone)]
-pub struct QuarantinedEntry {
-    pub name: EntryName,
-    pub file: PathBuf,
-    /// In bytes.
-    pub size: u64,
-    /// The note that was stored with it; empty if the note was lost.
-    pub note: Vec<u8>,
-}
 
 /// Minimum time between two sweeps.
 const BETWEEN_SWEEPS: SignedDuration = SignedDuration::from_hours(1);

@@ -2,7 +2,10 @@
 //! blocking call on a worker thread, in small pieces, so that the caller can check that thread for activity, abort
 //! after the stall timeout, and be canceled.
 
-use super::{Backend, Entry, EntryName, EntryWriter, Health, ReadAt, Refused, Skipped, Written};
+use super::{
+    Backend, BackendError, Entry, EntryIdentity, EntryList, EntryName, EntryWriter, Health, Notes,
+    Quarantine, QuarantinedEntry, ReadAt, Written,
+};
 use anyhow::Result;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -17,50 +20,33 @@ const PIECE: usize = 1 << 20;
 /// A backend whose blocking calls run on worker threads.
 pub struct StallGuard<B>(Arc<B>);
 
-impl<B: Backend + Send + Sync + 'static> StallGuard<B> {
+impl<B: Backend + 'static> StallGuard<B> {
     pub fn new(backend: B) -> Self {
         StallGuard(Arc::new(backend))
     }
 
-    fn run<T: Send + 'static>(
+    fn run<T: Send + 'static, E: From<anyhow::Error> + Send + 'static>(
         &self,
-        work: impl FnOnce(&B) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
+        work: impl FnOnce(&B) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
         let backend = Arc::clone(&self.0);
         run_blocking(self.0.describe(), move || work(&backend))?
     }
 }
 
-impl<B: Backend + Send + Sync + 'static> Backend for StallGuard<B> {
+impl<B: Backend + 'static> Backend for StallGuard<B> {
     fn describe(&self) -> String {
         self.0.describe()
     }
 
-    fn can_read(&self) -> Result<(), Refused> {
-        self.0.can_read()
-    }
-
-    fn lists_as(&self, key: &str, listed: &str) -> bool {
-        self.0.lists_as(key, listed)
-    }
-
-    fn can_write(&self) -> Result<(), Refused> {
-        self.0.can_write()
-    }
-
-    fn entries(&self, rung: &Rung) -> Result<Vec<Entry>> {
-        let rung = rung.clone();
-        self.run(move |backend| backend.entries(&rung))
-    }
-
-    fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>> {
+    fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>, BackendError> {
         let name = name.clone();
         let reader = self.run(move |backend| backend.open(&name))?;
         let (size, who) = (reader.size(), self.describe());
         Ok(Box::new(Reader { size, inner: BlockingWorker::new(who, reader)?, read: 0 }))
     }
 
-    fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>> {
+    fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>, BackendError> {
         let name = name.clone();
         let writer = self.run(move |backend| backend.create(&name))?;
         Ok(Box::new(Writer {
@@ -69,22 +55,45 @@ impl<B: Backend + Send + Sync + 'static> Backend for StallGuard<B> {
         }))
     }
 
+    fn for_save(self: Arc<Self>) -> Result<(Arc<dyn Backend>, Vec<String>), BackendError> {
+        let (_, warnings) = Arc::clone(&self.0).for_save()?;
+        Ok((self, warnings))
+    }
+
+    fn try_writing(&self) -> Result<(), BackendError> {
+        self.run(Backend::try_writing)
+    }
+
     fn examine(&self) -> Result<Health> {
         self.run(Backend::examine)
+    }
+
+    fn lowers_case(&self, name: &EntryName) -> bool {
+        self.0.lowers_case(name)
+    }
+}
+
+impl<B: Backend + 'static> EntryList for StallGuard<B> {
+    fn entries(&self, rung: &Rung) -> Result<(Vec<Entry>, Notes), BackendError> {
+        let rung = rung.clone();
+        self.run(move |backend| backend.entries(&rung))
     }
 
     fn delete(&self, entry: &Entry) -> Result<()> {
         let entry = entry.clone();
         self.run(move |backend| backend.delete(&entry))
     }
+}
 
-    fn place(&self) -> String {
-        self.0.place()
+impl<B: Backend + 'static> Quarantine for StallGuard<B> {
+    fn is_at(&self, place: &str) -> bool {
+        self.0.is_at(place)
     }
 
-    fn identity(&self, name: &EntryName) -> String {
-        let name = name.clone();
-        self.run(move |backend| Ok(backend.identity(&name))).unwrap_or_default()
+    fn identify(&self, name: &EntryName) -> EntryIdentity {
+        let (name, place) = (name.clone(), self.describe());
+        let identity = self.run(move |backend| Ok::<_, anyhow::Error>(backend.identify(&name)));
+        identity.unwrap_or(EntryIdentity { place, version: String::new() })
     }
 
     fn set_aside(&self, name: &EntryName, note: &[u8]) -> Result<Option<PathBuf>> {
@@ -92,20 +101,12 @@ impl<B: Backend + Send + Sync + 'static> Backend for StallGuard<B> {
         self.run(move |backend| backend.set_aside(&name, &note))
     }
 
-    fn asides(&self) -> Result<Vec<super::QuarantinedEntry>> {
-        self.run(Backend::asides)
-    }
-
-    fn try_writing(&self) -> Result<()> {
-        self.run(Backend::try_writing)
+    fn quarantined(&self) -> Result<Vec<QuarantinedEntry>> {
+        self.run(Quarantine::quarantined)
     }
 
     fn sweep(&self, keep: Duration) -> Result<()> {
         self.run(move |backend| backend.sweep(keep))
-    }
-
-    fn skipped(&self) -> Vec<Skipped> {
-        self.0.skipped()
     }
 }
 

@@ -11,7 +11,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read};
 use std::time::Duration;
-use storecache_backend::{Backend, EntryName, is_ahead, is_due, is_over};
+use storecache_backend as backend;
+use storecache_backend::{EntryIdentity, EntryName, is_ahead, is_due, is_over};
 use storecache_runtime::files::{DirPath, OpenDir};
 use storecache_store::{LockKind, LockMode, lock_open};
 
@@ -36,9 +37,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// An entry that is remembered as bad.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Remembered {
-    /// See [`Backend::place`].
+    /// See [`EntryIdentity::place`].
     pub place: String,
-    /// See [`Backend::identity`].
+    /// See [`EntryIdentity::version`].
     #[serde(default)]
     identity: String,
     #[serde(flatten)]
@@ -60,13 +61,17 @@ pub fn all(place: Option<&DirPath>) -> Vec<Remembered> {
 }
 
 /// The remembered entries that are still in a backend, as far as that can be determined.
-pub fn of(backend: &dyn Backend, options: &Quarantine) -> Vec<(EntryName, Quarantined)> {
-    let place = backend.place();
+pub fn of(
+    backend: &dyn backend::Quarantine,
+    options: &Quarantine,
+) -> Vec<(EntryName, Quarantined)> {
     let now = Timestamp::now();
-    let here = all(options.memory.as_ref()).into_iter().filter(|it| it.place == place);
-    let named = here.filter_map(|it| Some((EntryName::parse(&it.what.entry)?, it)));
+    let all = all(options.memory.as_ref()).into_iter();
+    let named = all.filter_map(|it| Some((EntryName::parse(&it.what.entry)?, it)));
     let same = named.filter(|(name, it)| {
-        !it.is_over(name, options.keep, now) && it.identity == backend.identity(name)
+        let (place, version) = (it.place.clone(), it.identity.clone());
+        !it.is_over(name, options.keep, now)
+            && backend.recognizes(name, &EntryIdentity { place, version })
     });
     same.map(|(name, it)| (name, it.what)).collect()
 }
@@ -76,13 +81,13 @@ pub fn of(backend: &dyn Backend, options: &Quarantine) -> Vec<(EntryName, Quaran
 /// # Errors
 /// If there is no home directory, or the file cannot be written.
 pub fn remember(
-    backend: &dyn Backend,
+    backend: &dyn backend::Quarantine,
     name: &EntryName,
     what: &Quarantined,
     directory: Option<&DirPath>,
 ) -> Result<()> {
     let directory = directory.context("no home directory for the list of bad entries")?;
-    let (place, identity) = (backend.place(), backend.identity(name));
+    let EntryIdentity { place, version: identity } = backend.identify(name);
     let mut what = what.clone();
     what.reason = what.reason.chars().take(REASON).collect();
     let new = Remembered { place, identity, what };

@@ -7,7 +7,6 @@ use super::job_state::State;
 use crate::config::Quarantine;
 use crate::report::Quarantined;
 use jiff::Timestamp;
-use storecache_backend as backend;
 use storecache_backend::{Backend, EntryName, QuarantinedEntry};
 use storecache_entry::Ladder;
 use storecache_runtime::files::DirPath;
@@ -19,7 +18,6 @@ pub fn condemn(
     name: &EntryName,
     (phase, reason, size): (&str, &str, Option<u64>),
 ) -> Quarantined {
-    let backend = backend::holder(backend, name);
     let mut bad = Quarantined {
         entry: name.to_string(),
         key: name.key.clone(),
@@ -48,8 +46,7 @@ pub fn condemn(
 
 /// Returns the existing entries that must not be tried again, with the reasons.
 pub fn known(backend: &dyn Backend, options: &Quarantine) -> Vec<(EntryName, Quarantined)> {
-    let members = backend::members(backend).into_iter();
-    members.flat_map(|member| denylist::of(member, options)).collect()
+    denylist::of(backend, options)
 }
 
 /// Returns entries that a save must treat as absent: known bad entries, and those that the restore of this
@@ -85,9 +82,8 @@ pub fn sweep(backend: &dyn Backend, options: &Quarantine) {
 /// # Errors
 /// If the files cannot be listed.
 pub fn list(backend: &dyn Backend, memory: Option<&DirPath>) -> anyhow::Result<Vec<Quarantined>> {
-    let place = backend.place();
-    let mut all: Vec<_> = backend.asides()?.into_iter().map(noted).collect();
-    all.extend(remembered(memory, &|other| other == place));
+    let mut all: Vec<_> = backend.quarantined()?.into_iter().map(noted).collect();
+    all.extend(remembered(memory, &|place| backend.is_at(place)));
     Ok(all)
 }
 

@@ -3,11 +3,10 @@
 mod findings;
 mod transfer;
 
-use super::backend_error::BackendError;
 use super::entry_fallback::{EntryFallback, FirstFailure, Verdict};
 use super::job_state::State;
 use super::open_entry::OpenEntry;
-use super::resolve::{LookupNotes, find};
+use super::resolve::find;
 use super::session::{self, RunFacts, Session};
 use super::{Conclusion, cancel, profiles, require, summary_file};
 use crate::config::Restore;
@@ -17,7 +16,7 @@ use findings::{Findings, print};
 use std::mem::take;
 use std::sync::Arc;
 use std::time::Instant;
-use storecache_backend::EntryName;
+use storecache_backend::{BackendError, EntryName};
 use storecache_root_helper::client::{RootFailure, RootHelperProcess};
 use storecache_root_helper::protocol::{Phase, Reply, Request};
 
@@ -156,9 +155,6 @@ impl RestoreRun<'_> {
         let best = self.find_best(session, fallback);
         // The cache service may have turned out to use another version of the protocol than expected.
         self.found.run.backend = session.backend.describe();
-        let notes = LookupNotes::take(session.backend.as_ref());
-        self.found.run.warnings.extend(notes.warnings);
-        fallback.add_skipped(notes.skipped);
         self.found.lookup_seconds += looking.elapsed().as_secs_f64();
         best
     }
@@ -170,13 +166,14 @@ impl RestoreRun<'_> {
     ) -> Result<Option<FoundEntry>> {
         let (backend, ladder) = (session.backend.as_ref(), &session.key.ladder);
         loop {
-            let found = match find(backend, ladder, fallback.names()).map_err(BackendError::from) {
+            let (found, notes) = match find(backend, ladder, fallback.names()) {
                 Err(BackendError::Refused(refused)) => {
                     self.found.reason = Some(refused.to_string());
                     return Ok(None);
                 }
                 found => found?,
             };
+            self.found.run.warnings.extend(fallback.add_skipped(&notes));
             let Some((name, hit)) = found else {
                 if let Some(first) = fallback.take_first() {
                     return Err(self.first(first));

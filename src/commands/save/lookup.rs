@@ -1,7 +1,6 @@
 //! Looks up what exists under the key of a save.
 
 use super::SaveRun;
-use crate::commands::backend_error::BackendError;
 use crate::commands::delta_base::DeltaBase;
 use crate::commands::open_entry::{BaseGone, OpenEntry};
 use crate::commands::policy::Newest;
@@ -13,7 +12,7 @@ use crate::config::{Policy, Save};
 use crate::report::BaseUse;
 use anyhow::{Result, anyhow};
 use std::time::Instant;
-use storecache_backend::{Backend, EntryName};
+use storecache_backend::{Backend, BackendError, EntryName};
 use storecache_entry::Ladder;
 
 /// The entries of the key.
@@ -48,9 +47,6 @@ impl SaveRun<'_> {
         let (seen, newest) = self.find_newest(backend, &exact, &bad, is_plain)?;
         // The cache service may have turned out to use another version of the protocol than expected.
         self.found.run.backend = backend.describe();
-        let notes = LookupNotes::take(backend);
-        self.found.run.warnings.extend(notes.warnings);
-        self.found.passed_over.extend(notes.skipped);
         let opened = newest.as_ref().map(|(name, opened)| (name, opened));
         let known = Newest::read(policy, opened, &bad, self.state).unwrap_or_else(|e| {
             self.found.run.warnings.push(e.to_string());
@@ -74,11 +70,14 @@ impl SaveRun<'_> {
         let is_needed = policy.policy == Policy::Auto || delta.is_some() && !is_plain;
         let mut seen = bad.to_vec();
         loop {
-            let found = match find(backend, exact, &seen).map_err(BackendError::from) {
+            let (found, notes) = match find(backend, exact, &seen) {
                 // A run may be allowed to write but not to read.
-                Err(BackendError::Refused(_)) => None,
+                Err(BackendError::Refused(_)) => return Ok((seen, None)),
                 found => found?,
             };
+            let notes = LookupNotes::new(&notes, &self.found.passed_over);
+            self.found.run.warnings.extend(notes.warnings);
+            self.found.passed_over.extend(notes.skipped);
             let Some((name, hit)) = found else { return Ok((seen, None)) };
             self.found.hit = hit;
             self.found.matched_key = Some(name.key.clone());

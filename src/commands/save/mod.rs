@@ -5,7 +5,6 @@ mod lookup;
 mod not_saved;
 mod pack;
 
-use super::backend_error::BackendError;
 use super::job_state::State;
 use super::retention::{self, Retained};
 use super::session::{self, RunFacts, Session};
@@ -79,7 +78,7 @@ impl SaveRun<'_> {
             return Ok(());
         }
         let name = EntryName::after(&session.key.text, &existing.seen);
-        let writer = backend.create(&name).map_err(BackendError::from)?;
+        let writer = backend.create(&name)?;
         let writer = self.pack(&mut session, &plan, writer)?;
         self.check_others(backend.as_ref(), &existing, plan.head.items)?;
         let written = self.publish(writer)?;
@@ -113,11 +112,9 @@ impl SaveRun<'_> {
 
     /// Returns the single backend to write to: a delta is stored beside its base.
     fn choose_backend(&mut self, backend: &Arc<dyn Backend>) -> Result<Arc<dyn Backend>, NotSaved> {
-        let chosen = backend.to_write();
-        self.found.run.warnings.extend(backend.warnings());
-        let backend = chosen.map_err(BackendError::from)?.unwrap_or_else(|| Arc::clone(backend));
+        let (backend, warnings) = Arc::clone(backend).for_save()?;
+        self.found.run.warnings.extend(warnings);
         self.found.run.backend = backend.describe();
-        backend.can_write().map_err(NotSaved::Refused)?;
         Ok(backend)
     }
 

@@ -1,9 +1,8 @@
 //! Why a save writes no entry.
 
-use crate::commands::backend_error::BackendError;
 use crate::config::Policy;
 use anyhow::{Error, Result};
-use storecache_backend::Refused;
+use storecache_backend::{BackendError, Refused};
 
 /// Why a save writes no entry.
 pub enum NotSaved {

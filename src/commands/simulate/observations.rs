@@ -2,7 +2,7 @@
 
 use super::super::resolve;
 use crate::config::BackendOptions;
-use storecache_backend::{Backend, Directory};
+use storecache_backend::{Backend, Directory, EntryList};
 use storecache_entry::Rung;
 
 /// Number of snapshots that are opened, newest first.
@@ -27,8 +27,9 @@ impl Past {
             return Past::default();
         };
         let directory = Directory::new(path.clone(), false);
-        let entries = directory.entries(&Rung::Prefix(format!("{prefix}-"))).unwrap_or_default();
-        resolve::tell_warnings(&directory);
+        let listed = directory.entries(&Rung::Prefix(format!("{prefix}-")));
+        let (entries, notes) = listed.unwrap_or_default();
+        resolve::print_notes(&notes);
         let opened = entries.iter().take(OPENED).filter_map(|entry| {
             let mut reader = directory.open(&entry.name).ok()?;
             let head = resolve::open(reader.as_mut(), &mut 0).ok()?.head;

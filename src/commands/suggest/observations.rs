@@ -6,7 +6,7 @@ use crate::config::{BackendOptions, Snapshots, Suggest};
 use anyhow::{Context, Result};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use storecache_backend::{Backend, Directory, EntryName, Gone};
+use storecache_backend::{Backend, BackendError, Directory, EntryName};
 use storecache_entry::{Digest, Rung};
 use storecache_runtime::memory::Traffic;
 use storecache_runtime::untrusted::escape;
@@ -68,10 +68,11 @@ pub fn read(options: &Suggest) -> Result<Observations> {
                 }
                 (kind, _) => kind.unwrap_or(StoreKind::Plain),
             };
-            let backend = resolve::backend(place, kind, Traffic::default())?;
-            let entries = backend.entries(&Rung::Prefix(options.key_prefix.clone()));
-            resolve::tell_warnings(backend.as_ref());
-            let mut entries = entries?;
+            let (backend, warnings) = resolve::backend(place, kind, Traffic::default())?;
+            resolve::print_warnings(&warnings);
+            let rung = Rung::Prefix(options.key_prefix.clone());
+            let (mut entries, notes) = backend.entries(&rung)?;
+            resolve::print_notes(&notes);
             found.older = entries.len().saturating_sub(options.max);
             entries.truncate(options.max);
             for entry in entries {
@@ -104,7 +105,7 @@ fn is_directory(place: &BackendOptions) -> bool {
 /// Opens an entry. Returns `None` if it was deleted after it was listed.
 fn open(backend: &dyn Backend, name: &EntryName) -> Result<Option<Result<OpenEntry>>> {
     match backend.open(name) {
-        Err(e) if e.is::<Gone>() => Ok(None),
+        Err(BackendError::Gone(_)) => Ok(None),
         reader => Ok(Some(OpenEntry::read(name.to_string(), reader?, &mut 0))),
     }
 }

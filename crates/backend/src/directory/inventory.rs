@@ -1,8 +1,8 @@
 //! The list of all files in the directory, whether they are entries or not.
 
 use super::{Directory, FileReader};
-use crate::{Deleted, EntryName, Gone, Inventory, ReadAt, Record};
-use anyhow::{Context, Result, bail};
+use crate::{Deleted, EntryName, Gone, Inventory, InventoryError, ReadAt, Record};
+use anyhow::{Context, Result, anyhow};
 use jiff::Timestamp;
 use std::ffi::OsStr;
 use std::io::ErrorKind;
@@ -46,11 +46,13 @@ impl Inventory for Directory {
         Ok(None)
     }
 
-    fn delete(&self, record: &Record) -> Result<Deleted> {
+    fn delete(&self, record: &Record) -> Result<Deleted, InventoryError> {
         let path = self.path.join(&record.id);
         if record.name.is_none() {
             // Its owner and purpose are unknown.
-            bail!("{} is not a storecache file; delete it by hand", path.display());
+            return Err(
+                anyhow!("{} is not a storecache file; delete it by hand", path.display()).into()
+            );
         }
         let context = || format!("delete {}", path.display());
         let Some(directory) = self.open_dir().with_context(context)? else {
@@ -59,7 +61,7 @@ impl Inventory for Directory {
         match directory.remove(&record.id) {
             Ok(()) => Ok(Deleted::Now),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(Deleted::Before),
-            Err(e) => Err(e).with_context(context),
+            Err(e) => Err(e).with_context(context)?,
         }
     }
 }

@@ -5,17 +5,15 @@ mod inventory;
 mod quarantine;
 
 use super::{
-    Backend, Entry, EntryName, EntryWriter, Gone, Health, QuarantinedEntry, ReadAt, Refused,
-    Skipped, Written,
+    Backend, BackendError, Entry, EntryList, EntryName, EntryWriter, Gone, Health, Notes, ReadAt,
+    Refused, Skipped, TRIAL, Written,
 };
 use anyhow::{Context, Result, bail};
-use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 use storecache_entry::Rung;
 use storecache_runtime::files::{DirPath, FileFacts, FileKind, Foreign, NewFile, OpenDir, kind_in};
 use storecache_runtime::retry::insist;
@@ -33,22 +31,12 @@ pub struct Directory {
     sync: bool,
     /// Empty until the first use, and as long as the directory does not exist.
     opened: OnceLock<Arc<OpenDir>>,
-    skipped: Mutex<SkippedNames>,
-}
-
-/// The files that this run skipped.
-#[derive(Default)]
-struct SkippedNames {
-    known: HashSet<EntryName>,
-    /// Those that [`Backend::skipped`] has not returned yet.
-    new: Vec<Skipped>,
 }
 
 impl Directory {
     pub fn new(place: impl Into<DirPath>, sync: bool) -> Self {
         let place = place.into();
-        let (opened, skipped) = Default::default();
-        Directory { path: place.path(), place, sync, opened, skipped }
+        Directory { path: place.path(), place, sync, opened: OnceLock::new() }
     }
 
     /// Returns the directory, which is opened on first use, or `None` if it does not exist.
@@ -79,11 +67,33 @@ impl Directory {
         }
     }
 
-    fn skip(&self, name: EntryName, found: FileKind) {
-        let mut skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
-        if skipped.known.insert(name.clone()) {
-            skipped.new.push(Skipped { name, found });
+    /// Checks whether the directory can be written, as far as that is known without writing.
+    fn can_write(&self) -> Result<(), Refused> {
+        let writable = self.open_dir().and_then(|opened| match opened {
+            Some(directory) => directory.can_write(),
+            // The first save creates the directory.
+            None => Ok(()),
+        });
+        writable.map_err(|e| Refused::Write(format!("{}: {e}", self.path.display())))
+    }
+
+    fn begin(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>> {
+        let directory =
+            self.make_dir().with_context(|| format!("create {}", self.path.display()))?;
+        let target = self.file_of(name)?;
+        if self.facts(name).with_context(|| target.display().to_string())?.is_some() {
+            bail!("{} already exists, and entries are never overwritten", target.display());
         }
+        let context = || format!("write to {}", self.path.display());
+        atomic_file::sweep(directory);
+        let file = atomic_file::create(directory).with_context(context)?;
+        // Set the mode explicitly, regardless of the umask.
+        file.file().set_permissions(PermissionsExt::from_mode(0o644)).with_context(context)?;
+        let disk = file.file().try_clone().with_context(context)?;
+        let order = move || disk.sync_data().context("flush an entry to disk");
+        let writeback = Writeback::start(self.sync.then_some(order))?;
+        let directory = Arc::clone(directory);
+        Ok(Box::new(Writer { file, directory, name: name.clone(), target, size: 0, writeback }))
     }
 
     /// Returns the file name of an entry.
@@ -119,37 +129,6 @@ impl Backend for Directory {
         format!("dir:{}", self.path.display())
     }
 
-    fn entries(&self, rung: &Rung) -> Result<Vec<Entry>> {
-        let context = || format!("list {}", self.path.display());
-        let Some(directory) = self.open_dir().with_context(context)? else { return Ok(Vec::new()) };
-        let mut entries = Vec::new();
-        for file in directory.names().with_context(context)? {
-            let Some(name) = file.to_str().and_then(Self::entry_of) else { continue };
-            if !rung.holds(&name.key) {
-                continue;
-            }
-            match directory.facts(&file) {
-                Ok(FileFacts { kind: FileKind::Regular, size, .. }) => {
-                    entries.push(Entry { name, size });
-                }
-                Ok(other) => self.skip(name, other.kind),
-                Err(e) if e.kind() == ErrorKind::NotFound => {}
-                Err(e) => return Err(e).with_context(context),
-            }
-        }
-        entries.sort_by(|a, b| b.name.generation.cmp(&a.name.generation));
-        Ok(entries)
-    }
-
-    fn can_write(&self) -> Result<(), Refused> {
-        let writable = self.open_dir().and_then(|opened| match opened {
-            Some(directory) => directory.can_write(),
-            // The first save creates the directory.
-            None => Ok(()),
-        });
-        writable.map_err(|e| Refused::Write(format!("{}: {e}", self.path.display())))
-    }
-
     fn examine(&self) -> Result<Health> {
         let opened = self.open_dir().with_context(|| self.path.display().to_string())?;
         let (directory, found) = match opened {
@@ -174,10 +153,10 @@ impl Backend for Directory {
             .and_then(|file| file.file().write_all(b"?"))
             .with_context(|| format!("write to {}", there.display()));
         let found = if written.is_ok() { found } else { "can be listed" }.into();
-        Ok(Health { found, unwritable: written.err(), ahead: None })
+        Ok(Health { found, unwritable: written.err().map(Into::into), ahead: None })
     }
 
-    fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>> {
+    fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>, BackendError> {
         let context = || format!("open {name} in {}", self.path.display());
         let Some(directory) = self.open_dir().with_context(context)? else {
             return Err(Gone::new(name).into());
@@ -189,29 +168,50 @@ impl Backend for Directory {
                 Some(found) => {
                     return Err(Gone { name: name.to_string(), found: Some(found) }.into());
                 }
-                None => return Err(e).with_context(context),
+                None => return Err(e).with_context(context)?,
             },
         };
-        FileReader::boxed(file).with_context(context)
+        Ok(FileReader::boxed(file).with_context(context)?)
     }
 
-    fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>> {
-        let directory =
-            self.make_dir().with_context(|| format!("create {}", self.path.display()))?;
-        let target = self.file_of(name)?;
-        if self.facts(name).with_context(|| target.display().to_string())?.is_some() {
-            bail!("{} already exists, and entries are never overwritten", target.display());
+    fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>, BackendError> {
+        Ok(self.begin(name)?)
+    }
+
+    fn for_save(self: Arc<Self>) -> Result<(Arc<dyn Backend>, Vec<String>), BackendError> {
+        self.can_write()?;
+        Ok((self, Vec::new()))
+    }
+
+    fn try_writing(&self) -> Result<(), BackendError> {
+        self.can_write()?;
+        self.entries(&Rung::Exact(TRIAL.into())).map(drop)
+    }
+}
+
+impl EntryList for Directory {
+    fn entries(&self, rung: &Rung) -> Result<(Vec<Entry>, Notes), BackendError> {
+        let context = || format!("list {}", self.path.display());
+        let (mut entries, mut notes) = Default::default();
+        let Some(directory) = self.open_dir().with_context(context)? else {
+            return Ok((entries, notes));
+        };
+        for file in directory.names().with_context(context)? {
+            let Some(name) = file.to_str().and_then(Self::entry_of) else { continue };
+            if !rung.holds(&name.key) {
+                continue;
+            }
+            match directory.facts(&file) {
+                Ok(FileFacts { kind: FileKind::Regular, size, .. }) => {
+                    entries.push(Entry { name, size });
+                }
+                Ok(other) => notes.skipped.push(Skipped { name, found: other.kind }),
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(e).with_context(context)?,
+            }
         }
-        let context = || format!("write to {}", self.path.display());
-        atomic_file::sweep(directory);
-        let file = atomic_file::create(directory).with_context(context)?;
-        // Set the mode explicitly, regardless of the umask.
-        file.file().set_permissions(PermissionsExt::from_mode(0o644)).with_context(context)?;
-        let disk = file.file().try_clone().with_context(context)?;
-        let order = move || disk.sync_data().context("flush an entry to disk");
-        let writeback = Writeback::start(self.sync.then_some(order))?;
-        let directory = Arc::clone(directory);
-        Ok(Box::new(Writer { file, directory, name: name.clone(), target, size: 0, writeback }))
+        entries.sort_by(|a, b| b.name.generation.cmp(&a.name.generation));
+        Ok((entries, notes))
     }
 
     fn delete(&self, entry: &Entry) -> Result<()> {
@@ -221,33 +221,6 @@ impl Backend for Directory {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(e).with_context(context),
             _ => Ok(()),
         }
-    }
-
-    fn place(&self) -> String {
-        self.describe()
-    }
-
-    fn identity(&self, name: &EntryName) -> String {
-        let facts = self.facts(name).ok().flatten();
-        facts.map_or_else(String::new, |FileFacts { size, inode, modified: (s, ns), .. }| {
-            format!("{size} bytes, inode {inode}, {s}.{ns:09}")
-        })
-    }
-
-    fn set_aside(&self, name: &EntryName, note: &[u8]) -> Result<Option<PathBuf>> {
-        self.set_file_aside(name, note)
-    }
-
-    fn asides(&self) -> Result<Vec<QuarantinedEntry>> {
-        self.files_aside()
-    }
-
-    fn sweep(&self, keep: Duration) -> Result<()> {
-        self.sweep_aside(keep)
-    }
-
-    fn skipped(&self) -> Vec<Skipped> {
-        std::mem::take(&mut self.skipped.lock().unwrap_or_else(PoisonError::into_inner).new)
     }
 }
 
@@ -324,7 +297,7 @@ mod tests {
     use super::*;
 
     fn all(backend: &Directory) -> Vec<Entry> {
-        backend.entries(&Rung::Prefix(String::new())).unwrap()
+        backend.entries(&Rung::Prefix(String::new())).unwrap().0
     }
 
     fn names(backend: &Directory) -> Vec<String> {
@@ -359,7 +332,7 @@ mod tests {
         for key in ["k", "k", "other"] {
             backend.create(&EntryName::new(key)).unwrap().finish().unwrap();
         }
-        let entries = backend.entries(&Rung::Exact("k".into())).unwrap();
+        let entries = backend.entries(&Rung::Exact("k".into())).unwrap().0;
         assert_eq!(entries.len(), 2);
         assert!(entries[0].name.generation > entries[1].name.generation);
     }

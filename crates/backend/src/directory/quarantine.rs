@@ -8,8 +8,8 @@
 //! following links, and so is each note. Notes and the stamp are replaced, and existing files are never written to.
 
 use super::Directory;
-use crate::EntryName;
-use crate::quarantine_schedule::{QuarantinedEntry, is_ahead, is_due, is_over};
+use crate::quarantine_schedule::{is_ahead, is_due, is_over};
+use crate::{Backend, EntryIdentity, EntryName, Quarantine, QuarantinedEntry};
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use rustix::fs::Mode;
@@ -34,8 +34,21 @@ const NOTE_LIMIT: u64 = 64 << 10;
 /// Readable by everyone, regardless of the umask.
 const NOTE_MODE: u32 = 0o644;
 
-impl Directory {
-    pub(super) fn set_file_aside(&self, name: &EntryName, note: &[u8]) -> Result<Option<PathBuf>> {
+impl Quarantine for Directory {
+    fn is_at(&self, place: &str) -> bool {
+        place == Backend::describe(self)
+    }
+
+    fn identify(&self, name: &EntryName) -> EntryIdentity {
+        let facts = self.facts(name).ok().flatten();
+        let version = facts.map_or_else(String::new, |facts| {
+            let FileFacts { size, inode, modified: (s, ns), .. } = facts;
+            format!("{size} bytes, inode {inode}, {s}.{ns:09}")
+        });
+        EntryIdentity { place: Backend::describe(self), version }
+    }
+
+    fn set_aside(&self, name: &EntryName, note: &[u8]) -> Result<Option<PathBuf>> {
         let file_name = Self::file_name(name)?;
         let shown = self.path.join(PLACE);
         let context = || format!("move {file_name} to {}", shown.display());
@@ -62,7 +75,7 @@ impl Directory {
         bail!("{} has {SAME_NAME} files named {file_name}; delete some", shown.display())
     }
 
-    pub(super) fn files_aside(&self) -> Result<Vec<QuarantinedEntry>> {
+    fn quarantined(&self) -> Result<Vec<QuarantinedEntry>> {
         let shown = self.path.join(PLACE);
         let context = || format!("list {}", shown.display());
         let Some(quarantine) = self.quarantine().with_context(context)? else {
@@ -81,12 +94,14 @@ impl Directory {
         Ok(asides)
     }
 
-    pub(super) fn sweep_aside(&self, keep: Duration) -> Result<()> {
+    fn sweep(&self, keep: Duration) -> Result<()> {
         let context = || format!("sweep {}", self.path.join(PLACE).display());
         let quarantine = self.quarantine().with_context(context)?;
         quarantine.map_or(Ok(()), |quarantine| sweep(&quarantine, keep)).with_context(context)
     }
+}
 
+impl Directory {
     /// Opens the subdirectory; `None` if it does not exist.
     fn quarantine(&self) -> io::Result<Option<OpenDir>> {
         let Some(directory) = self.open_dir()? else { return Ok(None) };

@@ -6,7 +6,7 @@ use super::options::{CacheService, GitHubService};
 use super::retry_policy::{Answer, USED_UP};
 use super::{v1, v2};
 use crate::http_client::{RetryingClient, Secret, TRIES, host};
-use crate::{EntryName, Refused};
+use crate::{BackendError, EntryName, Refused};
 use anyhow::{Result, anyhow, bail};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -110,7 +110,7 @@ impl Service {
 
     /// Returns the newest entry of the first key that has an entry. Each key but the first is also a prefix; servers
     /// disagree whether the first key is.
-    pub async fn lookup(&self, keys: &[String]) -> Result<Option<Match>> {
+    pub async fn lookup(&self, keys: &[String]) -> Result<Option<Match>, BackendError> {
         for key in keys {
             check(key)?;
         }
@@ -123,7 +123,7 @@ impl Service {
         v1::lookup(&self.wire, self.v1()?, &self.version, keys).await
     }
 
-    pub async fn reserve(&self, name: &EntryName) -> Result<Reserved> {
+    pub async fn reserve(&self, name: &EntryName) -> Result<Reserved, BackendError> {
         let key = name.to_string();
         check(&key)?;
         if let Some(base) = self.v2() {
@@ -157,35 +157,41 @@ impl Service {
                 Ok(()) => return Ok(()),
                 Err(problem) => problem,
             };
-            if problem.downcast_ref::<Refused>().is_some() {
-                return Err(problem);
-            }
+            let final_one = match problem {
+                Unfinished::Refused(refused) => return Err(refused.into()),
+                Unfinished::NotYet { .. } => failures + 1 == TRIES,
+                Unfinished::Failed(_) => true,
+            };
             // The lookup fails if the run has permission to write but not to read.
             if let Ok(Some(found)) = self.lookup(&[key.clone(), key.clone()]).await
                 && super::same(&found.key, &key)
             {
                 return Ok(());
             }
-            failures += 1;
-            if failures == TRIES || !problem.is::<NotYet>() {
-                return Err(problem);
+            if final_one {
+                return Err(problem.into());
             }
+            failures += 1;
             tokio::time::sleep(self.wire.pause(failures, None)).await;
         }
     }
 }
 
-/// The service has not seen the upload yet, which may take some seconds.
+/// Why the service did not turn the uploaded bytes into an entry.
 #[derive(Debug, thiserror::Error)]
-#[error("finish the entry: the cache service did not accept it (HTTP {status}): {said}")]
-pub struct NotYet {
-    status: u16,
-    said: String,
+pub enum Unfinished {
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The service has not seen the upload yet, which may take some seconds.
+    #[error("finish the entry: the cache service did not accept it (HTTP {status}): {said}")]
+    NotYet { status: u16, said: String },
+    #[error(transparent)]
+    Failed(#[from] anyhow::Error),
 }
 
-impl NotYet {
-    pub fn of(answer: &Answer) -> Self {
-        NotYet { status: answer.status, said: said(answer).to_owned() }
+impl Unfinished {
+    pub fn not_yet(answer: &Answer) -> Self {
+        Unfinished::NotYet { status: answer.status, said: said(answer).to_owned() }
     }
 }
 

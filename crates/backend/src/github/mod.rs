@@ -24,7 +24,10 @@ pub use options::{CacheService, GitHubService, RepositoryOptions, RestApi};
 pub use rest::repository_name;
 pub use rest_backend::Repository;
 
-use super::{Backend, Entry, EntryName, EntryWriter, Gone, Health, ReadAt, Refused, TRIAL};
+use super::{
+    Backend, BackendError, Entry, EntryIdentity, EntryList, EntryName, EntryWriter, FoundEntry,
+    Gone, Health, Notes, Quarantine, QuarantinedEntry, ReadAt, Refused, TRIAL,
+};
 use crate::http_client::{RetryingClient, TRIES};
 use crate::prefetch::Reader;
 use anyhow::{Context, Result, bail};
@@ -33,8 +36,10 @@ use cache_service::{KEYS, Match, Reserved, Service};
 use rest::Rest;
 use rest_error::Asker;
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use storecache_entry::Rung;
 use storecache_runtime::memory::{ByteSemaphore, Traffic};
 use token_scopes::Access;
@@ -79,6 +84,14 @@ struct Hub {
 }
 
 impl Hub {
+    /// Waits for a request, unless the run is canceled.
+    fn wait<T>(
+        &self,
+        request: impl Future<Output = Result<T, BackendError>>,
+    ) -> Result<T, BackendError> {
+        self.wire().wait(request).map_err(anyhow::Error::from)?
+    }
+
     fn wire(&self) -> &RetryingClient {
         &self.service.wire
     }
@@ -130,15 +143,15 @@ impl GitHub {
     }
 
     /// Makes one lookup.
-    fn look(&self, rungs: &[Rung]) -> Result<Option<Match>> {
+    fn look(&self, rungs: &[Rung]) -> Result<Option<Match>, BackendError> {
         self.ask(rungs.iter().map(asked).collect())
     }
 
     /// Returns the newest entry of the first prefix that has an entry.
-    fn ask(&self, mut prefixes: Vec<String>) -> Result<Option<Match>> {
+    fn ask(&self, mut prefixes: Vec<String>) -> Result<Option<Match>, BackendError> {
         // Some servers treat the first key as exact, and only the others as prefixes.
         prefixes.insert(0, prefixes[0].clone());
-        self.hub.wire().wait(self.hub.service.lookup(&prefixes))?
+        self.hub.wait(self.hub.service.lookup(&prefixes))
     }
 
     /// Returns the newest entry of the same key that is older than `name` and not in `passed`. The service has no
@@ -148,7 +161,7 @@ impl GitHub {
         &self,
         mut name: EntryName,
         passed: &[EntryName],
-    ) -> Result<Option<(EntryName, Option<Secret>)>> {
+    ) -> Result<Option<(EntryName, Option<Secret>)>, BackendError> {
         let known = || self.before.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if let Some(next) = known().get(&name).cloned() {
@@ -185,8 +198,22 @@ impl GitHub {
         self.can_read()?;
         let key = name.to_string();
         let keys = [key.clone(), key.clone()];
-        let found = self.hub.wire().wait(self.hub.service.lookup(&keys))??;
+        let found = self.hub.wait(self.hub.service.lookup(&keys))?;
         Ok(found.is_some_and(|found| same(&found.key, &key)))
+    }
+
+    fn can_read(&self) -> Result<(), Refused> {
+        self.access.no_read.clone().map_or(Ok(()), |why| Err(Refused::Read(why)))
+    }
+
+    fn can_write(&self) -> Result<(), Refused> {
+        self.access.no_write.clone().map_or(Ok(()), |why| Err(Refused::Write(why)))
+    }
+
+    /// Identifies the service, without its host: the URL of a runner's own service changes with its port.
+    fn place(&self) -> String {
+        let repository = self.rest.repository().unwrap_or_default();
+        format!("github:{repository}:{}", self.hub.service.version)
     }
 
     fn listed(&self) -> MutexGuard<'_, Listed> {
@@ -232,10 +259,9 @@ impl Backend for GitHub {
         self.can_read()?;
         // A reservation without an upload never becomes an entry.
         self.look(&[Rung::Exact(TRIAL.into())])?;
-        let reserve = || -> Result<()> {
+        let reserve = || -> Result<(), BackendError> {
             self.can_write()?;
-            let wire = self.hub.wire();
-            wire.wait(self.hub.service.reserve(&EntryName::new(TRIAL)))?.map(drop)
+            self.hub.wait(self.hub.service.reserve(&EntryName::new(TRIAL))).map(drop)
         };
         let unwritable = reserve().err();
         let found = match unwritable {
@@ -249,19 +275,11 @@ impl Backend for GitHub {
         self.hub.service.describe()
     }
 
-    fn can_read(&self) -> Result<(), Refused> {
-        self.access.no_read.clone().map_or(Ok(()), |why| Err(Refused::Read(why)))
-    }
-
-    fn can_write(&self) -> Result<(), Refused> {
-        self.access.no_write.clone().map_or(Ok(()), |why| Err(Refused::Write(why)))
-    }
-
-    fn find_besides(
+    fn find(
         &self,
         rungs: &[Rung],
         passed: &[EntryName],
-    ) -> Result<Option<(EntryName, usize)>> {
+    ) -> Result<(Option<FoundEntry>, Notes), BackendError> {
         self.can_read()?;
         let mut first = 0;
         while first < rungs.len() {
@@ -283,66 +301,40 @@ impl Backend for GitHub {
                 Some((name, url)) => {
                     let mut names = self.found.lock().unwrap_or_else(PoisonError::into_inner);
                     names.extend(url.map(|url| (name.clone(), url)));
-                    return Ok(Some((name, number)));
+                    return Ok((Some(FoundEntry { name, rung: number }), Notes::default()));
                 }
                 // A longer key, or an entry in `passed`, hides the entries of the next rungs.
                 None => first = number + 1,
             }
         }
-        Ok(None)
+        Ok((None, Notes::default()))
     }
 
-    /// GitHub keeps the case of a key. The servers of `act` and of the runners of Gitea and Forgejo speak the same
-    /// protocol and write every key in lower case (`nektos/act:pkg/artifactcache/handler.go`). So an entry that is
-    /// listed with a capital letter was written under exactly that key.
-    fn lists_as(&self, key: &str, listed: &str) -> bool {
-        key == listed || key.to_lowercase() == listed
-    }
-
-    /// Uses the list of GitHub's REST API, because the cache service itself has no list.
-    fn entries(&self, rung: &Rung) -> Result<Vec<Entry>> {
-        let caches = self.hub.wire().wait(self.rest.list(&asked(rung)))??;
-        let mut listed = self.listed();
-        let mut entries = Vec::new();
-        for cache in caches {
-            // The API lists entries of any layout, including those of other tools.
-            let name = named(&cache.key).filter(|name| rung.holds(&name.key));
-            let Some(name) = name.filter(|_| cache.version == self.hub.service.version) else {
-                continue;
-            };
-            listed.of_this_service |= listed.ours.contains(&name);
-            listed.numbers.insert(name.clone(), cache.id);
-            entries.push(Entry { name, size: cache.size_in_bytes.try_into().unwrap_or_default() });
-        }
-        entries.sort_by(|a, b| b.name.generation.cmp(&a.name.generation));
-        Ok(entries)
-    }
-
-    fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>> {
+    fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>, BackendError> {
         self.can_read()?;
         let known = self.found.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
-        let wire = self.hub.wire();
         let url = match known {
             Some(url) => url,
             None => {
                 let key = name.to_string();
-                let found = wire.wait(self.hub.service.lookup(&[key.clone(), key.clone()]))??;
+                let found = self.hub.wait(self.hub.service.lookup(&[key.clone(), key.clone()]))?;
                 let found = found.filter(|found| same(&found.key, &key));
                 found.ok_or(Gone::new(name))?.url
             }
         };
         let probe = Blob::probe(Arc::clone(&self.hub), name.clone(), url, HEAD);
-        let reader = match wire.wait(probe)?.with_context(|| format!("open {name}"))? {
+        let probed = self.hub.wire().wait(probe).map_err(anyhow::Error::from)?;
+        let reader = match probed.with_context(|| format!("open {name}"))? {
             Probed::Ranges(source, head) => Reader::ranges(source, head, self.traffic.range),
             Probed::Whole(source, all) => Reader::whole(source, all, self.traffic.range),
         };
         Ok(Box::new(reader))
     }
 
-    fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>> {
+    fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>, BackendError> {
         self.can_write()?;
         let mut name = name.clone();
-        let reserve = |name: &EntryName| self.hub.wire().wait(self.hub.service.reserve(name))?;
+        let reserve = |name: &EntryName| self.hub.wait(self.hub.service.reserve(name));
         let mut reserved = reserve(&name)?;
         let mut lost = 0;
         while matches!(reserved, Reserved::Taken { repeated: true }) && lost < TRIES {
@@ -361,10 +353,46 @@ impl Backend for GitHub {
         }
     }
 
-    /// Does not contain the host: the URL of a runner's own service changes with its port. No name is used twice.
-    fn place(&self) -> String {
-        let repository = self.rest.repository().unwrap_or_default();
-        format!("github:{repository}:{}", self.hub.service.version)
+    fn for_save(self: Arc<Self>) -> Result<(Arc<dyn Backend>, Vec<String>), BackendError> {
+        self.can_write()?;
+        Ok((self, Vec::new()))
+    }
+
+    fn try_writing(&self) -> Result<(), BackendError> {
+        self.can_write()?;
+        match self.find(&[Rung::Exact(TRIAL.into())], &[]) {
+            // A run may be allowed to write but not to read.
+            Ok(_) | Err(BackendError::Refused(_)) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// GitHub keeps the case of a key. The servers of `act` and of the runners of Gitea and Forgejo speak the same
+    /// protocol and write every key in lower case (`nektos/act:pkg/artifactcache/handler.go`).
+    fn lowers_case(&self, _: &EntryName) -> bool {
+        true
+    }
+}
+
+impl EntryList for GitHub {
+    /// Uses the list of GitHub's REST API, because the cache service itself has no list.
+    fn entries(&self, rung: &Rung) -> Result<(Vec<Entry>, Notes), BackendError> {
+        let list = async { Ok(self.rest.list(&asked(rung)).await?) };
+        let caches = self.hub.wait(list)?;
+        let mut listed = self.listed();
+        let mut entries = Vec::new();
+        for cache in caches {
+            // The API lists entries of any layout, including those of other tools.
+            let name = named(&cache.key).filter(|name| rung.holds(&name.key));
+            let Some(name) = name.filter(|_| cache.version == self.hub.service.version) else {
+                continue;
+            };
+            listed.of_this_service |= listed.ours.contains(&name);
+            listed.numbers.insert(name.clone(), cache.id);
+            entries.push(Entry { name, size: cache.size_in_bytes.try_into().unwrap_or_default() });
+        }
+        entries.sort_by(|a, b| b.name.generation.cmp(&a.name.generation));
+        Ok((entries, Notes::default()))
     }
 
     fn delete(&self, entry: &Entry) -> Result<()> {
@@ -386,6 +414,30 @@ impl Backend for GitHub {
             self.listed().of_this_service = true;
         }
         self.hub.wire().wait(self.rest.delete(number))??;
+        Ok(())
+    }
+}
+
+/// The service has no quarantine: a run cannot rename an entry, and other runs do not see a note about it.
+impl Quarantine for GitHub {
+    fn is_at(&self, place: &str) -> bool {
+        place == self.place()
+    }
+
+    /// No name is used twice.
+    fn identify(&self, _: &EntryName) -> EntryIdentity {
+        EntryIdentity { place: self.place(), version: String::new() }
+    }
+
+    fn set_aside(&self, _: &EntryName, _: &[u8]) -> Result<Option<PathBuf>> {
+        Ok(None)
+    }
+
+    fn quarantined(&self) -> Result<Vec<QuarantinedEntry>> {
+        Ok(Vec::new())
+    }
+
+    fn sweep(&self, _: Duration) -> Result<()> {
         Ok(())
     }
 }

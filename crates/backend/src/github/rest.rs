@@ -8,8 +8,8 @@
 use super::options::RestApi;
 use super::rest_error::{Asker, Call, told};
 use super::transport::HttpTransport;
-use crate::Deleted;
 use crate::http_client::{RetryingClient, host};
+use crate::{Deleted, InventoryError};
 use anyhow::{Context, Result, anyhow, bail};
 use http::{HeaderValue, StatusCode};
 use octocrab::models::actions::ActionsCacheItem;
@@ -119,7 +119,7 @@ impl Rest {
     }
 
     /// Deletes an entry by its number, after the minimum pause since the last deletion.
-    pub async fn delete(&self, number: i64) -> Result<Deleted> {
+    pub async fn delete(&self, number: i64) -> Result<Deleted, InventoryError> {
         let Known { crab, owner, repository } = self.known()?;
         let last = *self.deleted.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(last) = last {
@@ -161,7 +161,7 @@ impl Rest {
             Err(Error::GitHub { source, .. }) if source.status_code == StatusCode::NOT_FOUND => {
                 Ok(None)
             }
-            Err(e) => Err(self.told(&PULL, e)),
+            Err(e) => Err(self.told(&PULL, e).into()),
         }
     }
 
@@ -191,7 +191,7 @@ impl Rest {
         Ok(Known { crab: line.octocrab(), owner, repository: name })
     }
 
-    fn told(&self, call: &Call, error: Error) -> anyhow::Error {
+    fn told(&self, call: &Call, error: Error) -> InventoryError {
         told(call, error, self.asker, &self.options)
     }
 }

@@ -6,7 +6,7 @@ use super::options::RepositoryOptions;
 use super::rest::Rest;
 use super::rest_error::Asker;
 use crate::http_client::{RetryingClient, Secret};
-use crate::{Deleted, Inventory, Record};
+use crate::{Deleted, Inventory, InventoryError, Record};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use octocrab::models::actions::ActionsCacheItem;
@@ -63,10 +63,10 @@ impl Inventory for Repository {
         self.wire.wait(self.rest.is_open(pull))?
     }
 
-    fn delete(&self, record: &Record) -> Result<Deleted> {
+    fn delete(&self, record: &Record) -> Result<Deleted, InventoryError> {
         let number =
             record.id.parse().with_context(|| format!("not an entry number: {}", record.id))?;
-        self.wire.wait(self.rest.delete(number))?
+        self.wire.wait(self.rest.delete(number)).map_err(anyhow::Error::from)?
     }
 }
 

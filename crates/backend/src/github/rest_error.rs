@@ -2,7 +2,7 @@
 
 use super::options::RestApi;
 use super::transport::{Lost, NO_ANSWER};
-use crate::Forbidden;
+use crate::InventoryError;
 use crate::http_client::REST_TRIES;
 use crate::http_client::{Secret, host, redacted, retry_after};
 use anyhow::anyhow;
@@ -25,18 +25,18 @@ pub enum Asker {
     Person,
 }
 
-/// Converts an error of octocrab into one for people; [`Forbidden`] if the next call would fail as well.
-pub fn told(call: &Call, error: Error, asker: Asker, api: &RestApi) -> anyhow::Error {
+/// Converts an error of octocrab into one for people.
+pub fn told(call: &Call, error: Error, asker: Asker, api: &RestApi) -> InventoryError {
     let what = call.what;
     match error {
         Error::GitHub { source, .. } => refused(call, &source, asker, api),
-        Error::Service { source, .. } if source.is::<Lost>() => anyhow!("{what}: {source}"),
+        Error::Service { source, .. } if source.is::<Lost>() => anyhow!("{what}: {source}").into(),
         // It may quote a response that it could not parse, which may contain anything.
-        _ => anyhow!("{what}: {NO_ANSWER}"),
+        _ => anyhow!("{what}: {NO_ANSWER}").into(),
     }
 }
 
-fn refused(call: &Call, error: &GitHubError, asker: Asker, api: &RestApi) -> anyhow::Error {
+fn refused(call: &Call, error: &GitHubError, asker: Asker, api: &RestApi) -> InventoryError {
     let Call { what, right } = call;
     let status = error.status_code.as_u16();
     let nothing = Secret::new("");
@@ -49,28 +49,29 @@ fn refused(call: &Call, error: &GitHubError, asker: Asker, api: &RestApi) -> any
         || error.message.to_lowercase().contains("rate limit");
     let host = host(api.url.as_deref().unwrap_or_default());
     let repository = api.repository.as_deref().unwrap_or_default();
-    let barred = |text: String, wait| Forbidden { text: format!("{what}: {text}"), wait }.into();
+    let forbidden =
+        |text: String, wait| InventoryError::Forbidden { text: format!("{what}: {text}"), wait };
     match (status, asker) {
         (429, _) | (403, _) if status == 429 || busy => {
             let back = wait.map(|wait| format!("; it asks to retry in {} s", wait.as_secs()));
             let back = back.unwrap_or_default();
-            barred(format!("too many requests to {host} ({answered}){back}"), wait)
+            forbidden(format!("too many requests to {host} ({answered}){back}"), wait)
         }
-        (401, Asker::Step) => barred(
+        (401, Asker::Step) => forbidden(
             format!(
                 "{host} does not accept the token ({answered}); set the input token to one with \
                  `actions: write`"
             ),
             None,
         ),
-        (401, Asker::Person) => barred(
+        (401, Asker::Person) => forbidden(
             format!(
                 "{host} does not accept the token of GITHUB_TOKEN or GH_TOKEN ({answered}), which \
                  may have expired; set another one"
             ),
             None,
         ),
-        (403, Asker::Step) => barred(
+        (403, Asker::Step) => forbidden(
             format!(
                 "the token is not permitted to ({answered}); give the job `permissions:` with \
                  `actions: write`, and with `contents: read` and all others that it needs, because \
@@ -78,7 +79,7 @@ fn refused(call: &Call, error: &GitHubError, asker: Asker, api: &RestApi) -> any
             ),
             None,
         ),
-        (403, Asker::Person) => barred(
+        (403, Asker::Person) => forbidden(
             format!(
                 "the token is not permitted to ({answered}); it needs `{right}`: in a job under \
                  `permissions:`, elsewhere as a permission of the token for {repository}, or the \
@@ -89,19 +90,23 @@ fn refused(call: &Call, error: &GitHubError, asker: Asker, api: &RestApi) -> any
         (404, Asker::Step) => anyhow!(
             "{what}: {host} has no list of entries for this token ({answered}); only GitHub's \
              servers have such a list, and they show it to tokens that can read the repository"
-        ),
+        )
+        .into(),
         (404, Asker::Person) => anyhow!(
             "{what}: {host} has no repository {repository} for this token ({answered}); check \
              the name, and whether the token can read it: servers other than GitHub's have no list \
              of entries"
-        ),
+        )
+        .into(),
         (301 | 307 | 308, Asker::Person) => anyhow!(
             "{what}: {host} refused ({answered}): {repository} was renamed; give its new \
              name with --repository"
-        ),
+        )
+        .into(),
         (408 | 500.., _) => {
             anyhow!("{what}: the server failed ({answered}; {REST_TRIES} tries); try again later")
+                .into()
         }
-        _ => anyhow!("{what}: {host} refused ({answered})"),
+        _ => anyhow!("{what}: {host} refused ({answered})").into(),
     }
 }

@@ -1,8 +1,9 @@
 //! Version 1 of the cache service, which GHES, `act`, Forgejo and older runners of Gitea support.
 
-use super::cache_service::{Match, NotYet, Reserved, Upload, refusal, unexpected};
+use super::cache_service::{Match, Reserved, Unfinished, Upload, refusal, unexpected};
+use crate::BackendError;
 use crate::http_client::{RetryingClient, Secret};
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow};
 use serde_json::json;
 
 const ACCEPT: &str = "application/json;api-version=6.0-preview.1";
@@ -25,7 +26,7 @@ pub async fn lookup(
     base: &str,
     version: &str,
     keys: &[String],
-) -> Result<Option<Match>> {
+) -> Result<Option<Match>, BackendError> {
     let keys = escaped(&keys.join(","));
     let url = format!("{}/cache?keys={keys}&version={version}", api(base));
     let answer =
@@ -41,10 +42,11 @@ pub async fn lookup(
                 (Some(key), Some(url)) => {
                     Ok(Some(Match { key: key.to_owned(), url: Secret::new(url) }))
                 }
-                _ => bail!("{LOOKUP}: the answer of the cache service has no key or no URL"),
+                _ => Err(anyhow!("{LOOKUP}: the answer of the cache service has no key or no URL")
+                    .into()),
             }
         }
-        _ => Err(unexpected(LOOKUP, &answer)),
+        _ => Err(unexpected(LOOKUP, &answer).into()),
     }
 }
 
@@ -53,7 +55,7 @@ pub async fn reserve(
     base: &str,
     version: &str,
     key: &str,
-) -> Result<Reserved> {
+) -> Result<Reserved, BackendError> {
     // Without `cacheSize`, which is not known yet; clients of actions/cache@v2 omitted it too.
     let body = json!({ "key": key, "version": version }).to_string();
     let url = format!("{}/caches", api(base));
@@ -70,14 +72,19 @@ pub async fn reserve(
     match answer.status {
         200..300 => match answer.json["cacheId"].as_i64() {
             Some(id) => Ok(Reserved::Here(Upload::Cache(id))),
-            None => bail!("{RESERVE}: the answer of the cache service has no number"),
+            None => Err(anyhow!("{RESERVE}: the answer of the cache service has no number").into()),
         },
         status if status == 409 || exists => Ok(Reserved::Taken { repeated: answer.repeated }),
-        _ => Err(unexpected(RESERVE, &answer)),
+        _ => Err(unexpected(RESERVE, &answer).into()),
     }
 }
 
-pub async fn finalize(wire: &RetryingClient, base: &str, id: i64, size: u64) -> Result<()> {
+pub async fn finalize(
+    wire: &RetryingClient,
+    base: &str,
+    id: i64,
+    size: u64,
+) -> Result<(), Unfinished> {
     let url = address(base, id);
     let body = json!({ "size": size }).to_string();
     let answer = wire
@@ -89,8 +96,8 @@ pub async fn finalize(wire: &RetryingClient, base: &str, id: i64, size: u64) -> 
     match answer.status {
         200..300 => Ok(()),
         // The service also answers this to a second request to finish the same cache.
-        400 | 404 | 409 => Err(NotYet::of(&answer).into()),
-        _ => Err(unexpected(FINISH, &answer)),
+        400 | 404 | 409 => Err(Unfinished::not_yet(&answer)),
+        _ => Err(unexpected(FINISH, &answer).into()),
     }
 }
 

@@ -1,10 +1,10 @@
 //! Version 2 of the cache service: three Twirp calls, as JSON with the names of its proto file.
 
-use super::cache_service::{Match, NotYet, Reserved, Upload, refusal, unexpected};
+use super::cache_service::{Match, Reserved, Unfinished, Upload, refusal, unexpected};
 use super::retry_policy::Answer;
-use crate::Refused;
+use crate::BackendError;
 use crate::http_client::{RetryingClient, Secret};
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow};
 use serde_json::{Value, json};
 
 async fn call(
@@ -42,7 +42,7 @@ pub async fn lookup(
     call(wire, base, "GetCacheEntryDownloadURL", LOOKUP, body).await
 }
 
-pub fn found(answer: Answer) -> Result<Option<Match>> {
+pub fn found(answer: Answer) -> Result<Option<Match>, BackendError> {
     if let Some(refused) = refusal(&answer.said) {
         return Err(refused.into());
     }
@@ -55,11 +55,12 @@ pub fn found(answer: Answer) -> Result<Option<Match>> {
                 (Some(key), Some(url)) => {
                     Ok(Some(Match { key: key.to_owned(), url: Secret::new(url) }))
                 }
-                _ => bail!("{LOOKUP}: the answer of the cache service has no key or no URL"),
+                _ => Err(anyhow!("{LOOKUP}: the answer of the cache service has no key or no URL")
+                    .into()),
             }
         }
         (404, Some("not_found")) => Ok(None),
-        _ => Err(unexpected(LOOKUP, &answer)),
+        _ => Err(unexpected(LOOKUP, &answer).into()),
     }
 }
 
@@ -73,7 +74,7 @@ pub async fn reserve(
     call(wire, base, "CreateCacheEntry", RESERVE, body).await
 }
 
-pub fn reserved(answer: Answer) -> Result<Reserved> {
+pub fn reserved(answer: Answer) -> Result<Reserved, BackendError> {
     if let Some(refused) = refusal(&answer.said) {
         return Err(refused.into());
     }
@@ -82,13 +83,15 @@ pub fn reserved(answer: Answer) -> Result<Reserved> {
         200 if answer.json["ok"] == true => {
             match field(&answer, "signed_upload_url", "signedUploadUrl") {
                 Some(url) => Ok(Reserved::Here(Upload::Blob(Secret::new(url)))),
-                None => bail!("{RESERVE}: the answer of the cache service has no URL"),
+                None => {
+                    Err(anyhow!("{RESERVE}: the answer of the cache service has no URL").into())
+                }
             }
         }
         // Servers other than GitHub's report a taken name without a message.
         200 if answer.said.is_empty() => Ok(Reserved::Taken { repeated }),
         409 => Ok(Reserved::Taken { repeated }),
-        _ => Err(unexpected(RESERVE, &answer)),
+        _ => Err(unexpected(RESERVE, &answer).into()),
     }
 }
 
@@ -98,16 +101,16 @@ pub async fn finalize(
     version: &str,
     key: &str,
     size: u64,
-) -> Result<()> {
+) -> Result<(), Unfinished> {
     // The JSON mapping of proto files writes 64-bit numbers as strings.
     let body = json!({ "key": key, "size_bytes": size.to_string(), "version": version });
     let answer = call(wire, base, "FinalizeCacheEntryUpload", FINISH, body).await?;
     if let Some(refused) = refusal(&answer.said) {
-        return Err(Refused::into(refused));
+        return Err(refused.into());
     }
     match answer.status {
         200 if answer.json["ok"] == true => Ok(()),
-        200 | 404 | 409 => Err(NotYet::of(&answer).into()),
-        _ => Err(unexpected(FINISH, &answer)),
+        200 | 404 | 409 => Err(Unfinished::not_yet(&answer)),
+        _ => Err(unexpected(FINISH, &answer).into()),
     }
 }

@@ -62,7 +62,7 @@ impl RequestError {
 }
 
 /// The run was canceled while it waited for the network.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("{}", liveness::cancel_reason())]
 pub struct CalledOff;
 

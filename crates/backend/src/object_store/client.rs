@@ -3,7 +3,6 @@
 use super::error::ObjectError;
 use super::provider::Store;
 use crate::http_client::{LONGEST_WAIT, RetryingClient, TRIES};
-use anyhow::{Context, Result};
 use object_store::list::PaginatedListOptions;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectMeta, PutMode, PutOptions, PutPayload};
@@ -23,14 +22,18 @@ pub struct ObjectClient {
 
 impl ObjectClient {
     /// Returns the path of an object below the base. Its parts were validated when they were parsed.
-    pub fn path(&self, below: &str) -> Result<Path> {
+    pub fn path(&self, below: &str) -> Result<Path, ObjectError> {
         let key = format!("{}{below}", self.base);
-        Path::parse(&key).with_context(|| format!("not a valid object name: {key}"))
+        Path::parse(&key)
+            .map_err(|e| ObjectError::Lasting(format!("not a valid object name: {key}: {e}")))
     }
 
     /// Waits for a request, unless the run is canceled.
-    pub fn wait<T>(&self, future: impl Future<Output = Result<T, ObjectError>>) -> Result<T> {
-        Ok(self.wire.wait(future)??)
+    pub fn wait<T>(
+        &self,
+        future: impl Future<Output = Result<T, ObjectError>>,
+    ) -> Result<T, ObjectError> {
+        self.wire.wait(future)?
     }
 
     /// As [`ObjectClient::wait`], for clean-up: also after the run was canceled, and for the stall timeout at most.

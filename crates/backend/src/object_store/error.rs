@@ -1,7 +1,8 @@
 //! Errors of requests for objects, classified for callers and readable for people. Of the response of a server, only
 //! the error code is used: the text contains keys and signed requests.
 
-use crate::http_client::RequestError;
+use crate::http_client::{CalledOff, RequestError};
+use crate::{BackendError, Refused};
 use http::{HeaderMap, StatusCode};
 use std::error::Error;
 use std::time::Duration;
@@ -23,9 +24,19 @@ pub enum ObjectError {
     /// A temporary failure. A retry may succeed, but not before the time that the server named.
     #[error("{what}")]
     Passing { what: String, wait: Option<Duration> },
+    #[error(transparent)]
+    Canceled(#[from] CalledOff),
 }
 
 impl ObjectError {
+    /// Converts an error of a write. A missing permission is not a failure, because it may be intended.
+    pub fn into_write_error(self) -> BackendError {
+        match self {
+            ObjectError::Denied(why) => Refused::Write(why).into(),
+            other => BackendError::Failed(other.into()),
+        }
+    }
+
     /// Converts an error of the library. If this program raised it, the original is among its sources.
     pub fn of(error: &object_store::Error) -> Self {
         let mut cause: Option<&(dyn Error + 'static)> = Some(error);

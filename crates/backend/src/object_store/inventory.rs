@@ -5,8 +5,8 @@ use super::object_reader::Object;
 use super::quarantine_note::NOTES;
 use super::write_lock::CLAIMS;
 use crate::prefetch::Reader;
-use crate::{Deleted, Directory, EntryName, Inventory, ReadAt, Record};
-use anyhow::{Context, Result, bail};
+use crate::{Deleted, Directory, EntryName, Inventory, InventoryError, ReadAt, Record};
+use anyhow::{Context, Result, anyhow};
 use jiff::Timestamp;
 use object_store::ObjectMeta;
 use object_store::path::Path;
@@ -52,7 +52,7 @@ impl Inventory for Objects {
         let open = || -> Result<Box<dyn ReadAt>> {
             let hub = Arc::clone(&self.hub);
             let path = self.of_record(record)?;
-            let (object, head) = self.hub.wire.wait(Object::probe(hub, path, HEAD))??;
+            let (object, head) = self.hub.wait(Object::probe(hub, path, HEAD))?;
             Ok(Box::new(Reader::ranges(object, head, self.traffic.range)))
         };
         Some(open())
@@ -66,10 +66,11 @@ impl Inventory for Objects {
         Ok(None)
     }
 
-    fn delete(&self, record: &Record) -> Result<Deleted> {
+    fn delete(&self, record: &Record) -> Result<Deleted, InventoryError> {
         if record.name.is_none() {
             // Its owner and purpose are unknown.
-            bail!("{}/{} is not a storecache object; delete it by hand", self.address, record.id);
+            let what = format!("{}/{} is not a storecache object", self.address, record.id);
+            return Err(anyhow!("{what}; delete it by hand").into());
         }
         let path = self.of_record(record)?;
         let there = self.hub.wait(self.hub.delete(&path));

@@ -28,18 +28,18 @@ use super::entry_name::escaped;
 use super::http_client::{RetryingClient, Secret};
 use super::prefetch::Reader;
 use super::{
-    Backend, Directory, Entry, EntryName, EntryWriter, Gone, Health, QuarantinedEntry, ReadAt,
-    Refused,
+    Backend, BackendError, Directory, Entry, EntryList, EntryName, EntryWriter, Gone, Health,
+    Notes, ReadAt, Refused,
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use client::ObjectClient;
 use error::ObjectError;
 use object_reader::Object;
 use object_store::path::Path;
+use quarantine_note::{asides, is_aside};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 use storecache_entry::Rung;
 use storecache_runtime::memory::{ByteSemaphore, Traffic};
 use write_lock::WriteLock;
@@ -104,7 +104,7 @@ impl Objects {
     }
 
     fn path_of(&self, name: &EntryName) -> Result<Path> {
-        self.hub.path(&Directory::file_name(name)?)
+        Ok(self.hub.path(&Directory::file_name(name)?)?)
     }
 
     /// Returns the URL of an object, for messages and other tools.
@@ -113,30 +113,9 @@ impl Objects {
         format!("{}://{bucket}/{path}", service.scheme()).into()
     }
 
-    /// Tests writing, by creating and deleting an object.
-    fn try_to_write(&self) -> Result<()> {
-        self.can_write()?;
-        let hub = &self.hub;
-        let key = format!("{}{TRIAL}", self.address.base());
-        let path = Path::parse(&key).context(key)?;
-        hub.wait(hub.put(&path, Vec::new())).map_err(refused_to_write)?;
-        // If deleting is not permitted, the object stays, and the next test writes it again.
-        let _ = hub.wait(hub.delete(&path));
-        Ok(())
-    }
-}
-
-/// Turns a missing permission to write into [`Refused`]: where it is expected, it is not a failure.
-fn refused_to_write(error: anyhow::Error) -> anyhow::Error {
-    match error.downcast_ref::<ObjectError>() {
-        Some(ObjectError::Denied(why)) => Refused::Write(why.clone()).into(),
-        _ => error,
-    }
-}
-
-impl Backend for Objects {
-    fn describe(&self) -> String {
-        self.told.clone()
+    /// Identifies the place of the entries.
+    fn place(&self) -> String {
+        format!("{}:{}", self.told, self.hub.base)
     }
 
     fn can_write(&self) -> Result<(), Refused> {
@@ -145,8 +124,67 @@ impl Backend for Objects {
             false => Ok(()),
         }
     }
+}
 
-    fn entries(&self, rung: &Rung) -> Result<Vec<Entry>> {
+impl Backend for Objects {
+    fn describe(&self) -> String {
+        self.told.clone()
+    }
+
+    fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>, BackendError> {
+        let (file, path) = (Directory::file_name(name)?, self.path_of(name)?);
+        let probe = async {
+            if is_aside(&self.hub, &file).await? {
+                return Err(ObjectError::Missing);
+            }
+            Object::probe(Arc::clone(&self.hub), path, HEAD).await
+        };
+        match self.hub.wait(probe) {
+            Ok((object, head)) => Ok(Box::new(Reader::ranges(object, head, self.traffic.range))),
+            Err(ObjectError::Missing) => Err(Gone::new(name).into()),
+            Err(e) => Err(Error::from(e).context(format!("open {name}")).into()),
+        }
+    }
+
+    fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>, BackendError> {
+        self.can_write()?;
+        let (file, path) = (Directory::file_name(name)?, self.path_of(name)?);
+        let claim = self.hub.wait(WriteLock::take(&self.hub, &file, &path));
+        let claim = claim
+            .map_err(|e| e.into_write_error().context(|| "lock the name of the entry".into()))?;
+        let Some(claim) = claim else { return Err(Refused::Taken(name.to_string()).into()) };
+        let hub = Arc::clone(&self.hub);
+        Ok(Box::new(upload::Writer::new(hub, name.clone(), path, claim, self.traffic)))
+    }
+
+    fn for_save(self: Arc<Self>) -> Result<(Arc<dyn Backend>, Vec<String>), BackendError> {
+        self.can_write()?;
+        Ok((self, Vec::new()))
+    }
+
+    /// Creates and deletes an object.
+    fn try_writing(&self) -> Result<(), BackendError> {
+        self.can_write()?;
+        let hub = &self.hub;
+        let key = format!("{}{TRIAL}", self.address.base());
+        let path = Path::parse(&key).context(key)?;
+        hub.wait(hub.put(&path, Vec::new())).map_err(ObjectError::into_write_error)?;
+        // If deleting is not permitted, the object stays, and the next test writes it again.
+        let _ = hub.wait(hub.delete(&path));
+        Ok(())
+    }
+
+    fn examine(&self) -> Result<Health> {
+        self.entries(&Rung::Exact(TRIAL.into()))?;
+        let unwritable = self.try_writing().err();
+        let found =
+            if unwritable.is_none() { "can be listed and written" } else { "can be listed" };
+        Ok(Health { found: found.into(), unwritable, ahead: self.hub.wire.ahead() })
+    }
+}
+
+impl EntryList for Objects {
+    fn entries(&self, rung: &Rung) -> Result<(Vec<Entry>, Notes), BackendError> {
         let start = match rung {
             Rung::Exact(key) => format!("{}.", escaped(key)),
             Rung::Prefix(prefix) => escaped(prefix),
@@ -154,7 +192,7 @@ impl Backend for Objects {
         let hub = &self.hub;
         let listed = async {
             let found = hub.list(&start, false).await?;
-            let aside = Self::aside(hub, &start).await?;
+            let aside = asides(hub, &start).await?;
             Ok((found, aside))
         };
         let (found, aside) = hub.wait(listed).context("list the entries")?;
@@ -165,66 +203,12 @@ impl Backend for Objects {
         let fits = |entry: &Entry| rung.holds(&entry.name.key) && !aside.contains(&entry.name);
         let mut entries: Vec<Entry> = named.filter(fits).collect();
         entries.sort_by(|a, b| b.name.generation.cmp(&a.name.generation));
-        Ok(entries)
-    }
-
-    fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>> {
-        let (hub, path) = (Arc::clone(&self.hub), self.path_of(name)?);
-        let probe = async {
-            if Self::is_aside(&self.hub, name).await? {
-                return Err(Gone::new(name).into());
-            }
-            Object::probe(hub, path, HEAD).await
-        };
-        let opened = self.hub.wire.wait(probe)?;
-        let (object, head) = opened.map_err(|e| match e.downcast_ref::<ObjectError>() {
-            Some(ObjectError::Missing) => Gone::new(name).into(),
-            _ => e.context(format!("open {name}")),
-        })?;
-        Ok(Box::new(Reader::ranges(object, head, self.traffic.range)))
-    }
-
-    fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>> {
-        self.can_write()?;
-        let (file, path) = (Directory::file_name(name)?, self.path_of(name)?);
-        let claim = self.hub.wait(WriteLock::take(&self.hub, &file, &path));
-        let claim = claim.map_err(|e| refused_to_write(e).context("lock the name of the entry"));
-        let Some(claim) = claim? else { return Err(Refused::Taken(name.to_string()).into()) };
-        let hub = Arc::clone(&self.hub);
-        Ok(Box::new(upload::Writer::new(hub, name.clone(), path, claim, self.traffic)))
-    }
-
-    fn examine(&self) -> Result<Health> {
-        self.entries(&Rung::Exact(TRIAL.into()))?;
-        let unwritable = self.try_to_write().err();
-        let found =
-            if unwritable.is_none() { "can be listed and written" } else { "can be listed" };
-        Ok(Health { found: found.into(), unwritable, ahead: self.hub.wire.ahead() })
+        Ok((entries, Notes::default()))
     }
 
     fn delete(&self, entry: &Entry) -> Result<()> {
         let path = self.path_of(&entry.name)?;
         let deleted = self.hub.wait(self.hub.delete(&path));
         deleted.map(drop).with_context(|| format!("delete {}", entry.name))
-    }
-
-    fn place(&self) -> String {
-        format!("{}:{}", self.told, self.hub.base)
-    }
-
-    fn set_aside(&self, name: &EntryName, note: &[u8]) -> Result<Option<PathBuf>> {
-        self.note(name, note).map(Some)
-    }
-
-    fn asides(&self) -> Result<Vec<QuarantinedEntry>> {
-        self.notes()
-    }
-
-    fn try_writing(&self) -> Result<()> {
-        self.try_to_write()
-    }
-
-    fn sweep(&self, keep: Duration) -> Result<()> {
-        self.sweep_notes(keep)
     }
 }

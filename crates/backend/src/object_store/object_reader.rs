@@ -4,7 +4,7 @@ use super::client::ObjectClient;
 use super::error::ObjectError;
 use crate::http_client::{RetryingClient, TRIES};
 use crate::prefetch::{self, Lost, Spooled};
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, anyhow};
 use object_store::path::Path;
 use object_store::{GetResult, ObjectMeta};
 use std::future::poll_fn;
@@ -28,7 +28,7 @@ impl Object {
         hub: Arc<ObjectClient>,
         path: Path,
         count: u64,
-    ) -> Result<(Object, Vec<u8>)> {
+    ) -> Result<(Object, Vec<u8>), ObjectError> {
         let meta = hub.head(&path).await?.ok_or(ObjectError::Missing)?;
         let ObjectMeta { size, e_tag, .. } = meta;
         // A weak entity tag does not identify bytes, and no server accepts one in this request.
@@ -42,9 +42,9 @@ impl Object {
     }
 
     /// Downloads all bytes of a range. If the body of a response breaks off, requests the missing rest.
-    async fn all(&self, range: Range<u64>) -> Result<Vec<u8>> {
+    async fn all(&self, range: Range<u64>) -> Result<Vec<u8>, ObjectError> {
         let length = range.end - range.start;
-        let mut bytes = Vec::with_capacity(usize::try_from(length)?);
+        let mut bytes = Vec::with_capacity(length as usize);
         let mut failures = 0;
         loop {
             let from = range.start + bytes.len() as u64;
@@ -56,12 +56,21 @@ impl Object {
             let got = bytes.len() as u64;
             match self.hub.pause(what, &mut failures).await {
                 Ok(()) => {}
-                Err(ObjectError::Missing) => bail!("the entry was deleted in the meantime"),
-                Err(ObjectError::Changed) => bail!("the entry was changed while it was read"),
-                Err(why) if failures == TRIES && got > 0 => {
-                    bail!("truncated: got {got} of {length} bytes: {why}")
+                Err(ObjectError::Missing) => {
+                    return Err(ObjectError::Lasting(
+                        "the entry was deleted in the meantime".into(),
+                    ));
                 }
-                Err(why) => return Err(why.into()),
+                Err(ObjectError::Changed) => {
+                    return Err(ObjectError::Lasting(
+                        "the entry was changed while it was read".into(),
+                    ));
+                }
+                Err(why) if failures == TRIES && got > 0 => {
+                    let what = format!("truncated: got {got} of {length} bytes: {why}");
+                    return Err(ObjectError::Lasting(what));
+                }
+                Err(why) => return Err(why),
             }
         }
     }
@@ -104,7 +113,7 @@ impl prefetch::Source for Object {
     }
 
     async fn range(&self, range: Range<u64>) -> Result<Vec<u8>, Lost> {
-        self.all(range).await.map_err(Lost::Failed)
+        self.all(range).await.map_err(|e| Lost::Failed(e.into()))
     }
 
     /// Always fails: every object store supports ranges.

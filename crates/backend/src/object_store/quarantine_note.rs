@@ -9,8 +9,8 @@ use super::Objects;
 use super::client::ObjectClient;
 use super::error::ObjectError;
 use super::write_lock::{CLAIMS, LEFT};
-use crate::quarantine_schedule::{QuarantinedEntry, is_due, is_over};
-use crate::{Directory, EntryName};
+use crate::quarantine_schedule::{is_due, is_over};
+use crate::{Directory, EntryIdentity, EntryName, Quarantine, QuarantinedEntry};
 use anyhow::Result;
 use jiff::Timestamp;
 use object_store::ObjectMeta;
@@ -27,29 +27,35 @@ const ENDING: &str = ".json";
 /// An object whose time is the time of the last sweep.
 const STAMP: &str = ".quarantine/.swept";
 
-impl Objects {
-    pub(super) fn note(&self, name: &EntryName, note: &[u8]) -> Result<PathBuf> {
+/// Returns whether a note marks the entry with this file name as bad.
+pub async fn is_aside(hub: &ObjectClient, file: &str) -> Result<bool, ObjectError> {
+    Ok(hub.head(&hub.path(&note_of(file))?).await?.is_some())
+}
+
+/// Returns the entries with a note whose file names begin with `start`.
+pub async fn asides(hub: &ObjectClient, start: &str) -> Result<HashSet<EntryName>, ObjectError> {
+    let notes = hub.list(&format!("{NOTES}{start}"), false).await?;
+    Ok(notes.iter().filter_map(noted).collect())
+}
+
+impl Quarantine for Objects {
+    fn is_at(&self, place: &str) -> bool {
+        place == self.place()
+    }
+
+    /// No name is used twice.
+    fn identify(&self, _: &EntryName) -> EntryIdentity {
+        EntryIdentity { place: self.place(), version: String::new() }
+    }
+
+    fn set_aside(&self, name: &EntryName, note: &[u8]) -> Result<Option<PathBuf>> {
         let hub = &self.hub;
-        let path = hub.path(&note_of(name)?)?;
+        let path = hub.path(&note_of(&Directory::file_name(name)?))?;
         hub.wait(hub.put(&path, note.to_vec()))?;
-        Ok(self.shown(&self.path_of(name)?))
+        Ok(Some(self.shown(&self.path_of(name)?)))
     }
 
-    /// Returns whether a note marks an entry as bad.
-    pub(super) async fn is_aside(hub: &ObjectClient, name: &EntryName) -> Result<bool> {
-        Ok(hub.head(&hub.path(&note_of(name)?)?).await?.is_some())
-    }
-
-    /// Returns the entries with a note whose file names begin with `start`.
-    pub(super) async fn aside(
-        hub: &ObjectClient,
-        start: &str,
-    ) -> Result<HashSet<EntryName>, ObjectError> {
-        let notes = hub.list(&format!("{NOTES}{start}"), false).await?;
-        Ok(notes.iter().filter_map(noted).collect())
-    }
-
-    pub(super) fn notes(&self) -> Result<Vec<QuarantinedEntry>> {
+    fn quarantined(&self) -> Result<Vec<QuarantinedEntry>> {
         let hub = &self.hub;
         let mut asides = Vec::new();
         // The notes of one layout, or of all layouts.
@@ -66,7 +72,7 @@ impl Objects {
     }
 
     /// Deletes entries and notes that were kept long enough, and claims whose writers are no longer alive.
-    pub(super) fn sweep_notes(&self, keep: Duration) -> Result<()> {
+    fn sweep(&self, keep: Duration) -> Result<()> {
         let hub = &self.hub;
         let now = Timestamp::now();
         let stamp = hub.path(STAMP)?;
@@ -96,8 +102,8 @@ impl Objects {
     }
 }
 
-fn note_of(name: &EntryName) -> Result<String> {
-    Ok(format!("{NOTES}{}{ENDING}", Directory::file_name(name)?))
+fn note_of(file: &str) -> String {
+    format!("{NOTES}{file}{ENDING}")
 }
 
 /// Returns the path of the object that a note is about.

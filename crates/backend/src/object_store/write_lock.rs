@@ -12,7 +12,6 @@
 
 use super::client::ObjectClient;
 use super::error::ObjectError;
-use anyhow::Result;
 use object_store::path::Path;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -36,14 +35,17 @@ impl WriteLock {
         file: &str,
         entry: &Path,
     ) -> Result<Option<WriteLock>, ObjectError> {
-        let path = hub.path(&format!("{CLAIMS}{file}"));
-        let path = path.map_err(|e| ObjectError::Lasting(format!("{e:#}")))?;
+        let path = hub.path(&format!("{CLAIMS}{file}"))?;
         let claim = WriteLock { path, word: word() };
         let mut failures = 0;
         loop {
             let trouble = match hub.put_new(&claim.path, &claim.word).await {
                 Ok(()) => break,
-                Err(trouble @ (ObjectError::Denied(_) | ObjectError::Lasting(_))) => {
+                Err(
+                    trouble @ (ObjectError::Denied(_)
+                    | ObjectError::Lasting(_)
+                    | ObjectError::Canceled(_)),
+                ) => {
                     return Err(trouble);
                 }
                 Err(trouble) => trouble,
