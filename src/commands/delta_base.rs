@@ -2,6 +2,7 @@
 
 use super::job_state::State;
 use super::open_entry::{OpenEntry, same_store};
+use super::open_error::OpenError;
 use crate::config::{Delta, Trust};
 use crate::report::BaseUse;
 use anyhow::{Context, Result, anyhow, ensure};
@@ -29,7 +30,7 @@ impl DeltaBase {
     /// If there is no such snapshot: the reason, for the report.
     pub fn find(
         backend: &dyn Backend,
-        newest: Option<(EntryName, Result<OpenEntry>)>,
+        newest: Option<(EntryName, Result<OpenEntry, OpenError>)>,
         (bad, trust): (&[EntryName], &Trust),
         state: Option<&State>,
     ) -> Result<Self> {
@@ -46,7 +47,7 @@ impl DeltaBase {
                     let name = restore.entry.as_deref().unwrap_or_default();
                     EntryName::parse(name)
                         .context("not a valid entry name")
-                        .and_then(|name| OpenEntry::open(backend, &name, (bad, trust), &mut 0))
+                        .and_then(|name| Ok(OpenEntry::open(backend, &name, (bad, trust), &mut 0)?))
                         .with_context(|| format!("{name} cannot be used"))
                 }
             },

@@ -136,7 +136,7 @@ fn open_entry(options: &DiffKeys, name: &EntryName) -> Result<OpenEntry> {
     // In a directory backend the kind of store does not matter.
     let kind = resolve::kind(&options.look.store).unwrap_or(StoreKind::Plain);
     let (backend, _) = resolve::backend(&options.look.backends, kind, Traffic::default())?;
-    OpenEntry::read(name.to_string(), backend.open(name)?, &mut 0)
+    Ok(OpenEntry::read(name.to_string(), backend.open(name)?, &mut 0)?)
 }
 
 /// Returns the ingredients to compare: from the flags, or else from the snapshots, or else the workflow that

@@ -1,19 +1,19 @@
 //! Entries that a restore skips while it looks for one that it can use.
 
 use super::cancel;
-use super::open_entry::{BadBase, BaseGone, OpenEntry, Unusable};
-use super::quarantine;
+use super::open_entry::OpenEntry;
+use super::open_error::OpenError;
 use super::resolve::LookupNotes;
-use super::trust::{self, Untrusted};
+use super::run_error::{RunError, in_one_line};
+use super::{quarantine, trust};
 use crate::config::Restore;
 use crate::report::{self, Hit, Quarantined};
-use anyhow::{Error, Result};
 use std::time::{Duration, Instant};
 use storecache_backend::{Backend, BackendError, EntryName, Notes};
 use storecache_entry::Ladder;
-use storecache_root_helper::FailureKind;
 use storecache_root_helper::client::RootFailure;
 use storecache_root_helper::protocol::{FrameId, Phase, SnapshotRole};
+use storecache_root_helper::{FailureKind, HelperError};
 use storecache_runtime::liveness;
 use storecache_store::StoreKind;
 
@@ -59,29 +59,37 @@ pub enum RejectReason {
 impl RejectReason {
     /// Returns `None` for an error that the entry did not cause. `base` is the base of the entry, if it is a
     /// delta.
-    pub fn of(error: &Error, base: Option<&EntryName>) -> Option<Self> {
-        if error.is::<BaseGone>() {
-            return Some(RejectReason::Incomplete);
+    pub fn of(error: &RunError, base: Option<&EntryName>) -> Option<Self> {
+        match error {
+            RunError::Entry(error) => Self::of_opening(error),
+            RunError::Helper(HelperError::Failed(RootFailure { fault, .. })) => match *fault {
+                FailureKind::Damaged { which, frame } => {
+                    let base = base.filter(|_| which == SnapshotRole::Base).cloned();
+                    let frame = frame.map(|number| FrameId { which, number });
+                    Some(RejectReason::Damaged { base, frame })
+                }
+                FailureKind::Other => None,
+            },
+            RunError::Helper(_) | RunError::NoTime { .. } | RunError::Other(_) => None,
         }
-        if is_gone(error) {
-            return Some(RejectReason::Gone);
-        }
-        // Check trust before damage: others may have written an untrusted entry.
-        if error.is::<Untrusted>() {
-            return Some(RejectReason::Untrusted);
-        }
-        let told = error.downcast_ref::<RootFailure>();
-        let fault = told.map_or_else(|| FailureKind::of(error), |failure| failure.fault);
-        let FailureKind::Damaged { which, frame } = fault else { return None };
-        let frame = frame.map(|number| FrameId { which, number });
-        let named = error.downcast_ref::<BadBase>().map(|BadBase(base)| base);
-        let base = named.or(base.filter(|_| which == SnapshotRole::Base)).cloned();
-        Some(RejectReason::Damaged { base, frame })
     }
-}
 
-fn is_gone(error: &Error) -> bool {
-    matches!(error.downcast_ref(), Some(BackendError::Gone(_)))
+    fn of_opening(error: &OpenError) -> Option<Self> {
+        match error {
+            OpenError::BaseGone { .. } => Some(RejectReason::Incomplete),
+            OpenError::Gone(_) => Some(RejectReason::Gone),
+            OpenError::Untrusted(_) | OpenError::UntrustedBase { .. } => {
+                Some(RejectReason::Untrusted)
+            }
+            OpenError::Unusable(unusable) if unusable.is_damaged() => {
+                Some(RejectReason::Damaged { base: None, frame: None })
+            }
+            OpenError::UnusableBase { base, source } if source.is_damaged() => {
+                Some(RejectReason::Damaged { base: Some(base.clone()), frame: None })
+            }
+            OpenError::Unusable(_) | OpenError::UnusableBase { .. } | OpenError::Other(_) => None,
+        }
+    }
 }
 
 /// The reaction to an error.
@@ -94,7 +102,7 @@ pub enum Verdict {
 
 /// The failure of the first entry that could not be used, which is reported if no other entry can be used.
 pub struct FirstFailure {
-    pub error: Error,
+    pub error: RunError,
     /// The phase in which the entry turned out to be bad.
     pub phase: Phase,
     pub name: EntryName,
@@ -169,7 +177,7 @@ impl<'a> EntryFallback<'a> {
         ladder: &Ladder,
         (name, hit): (&EntryName, Hit),
         downloaded: &mut u64,
-    ) -> Result<OpenEntry> {
+    ) -> Result<OpenEntry, OpenError> {
         trust::check_key(&self.options.trust, self.backend, ladder, (name, hit))?;
         let mut open = || {
             let checks = (&*self.bad, &self.options.trust);
@@ -178,7 +186,9 @@ impl<'a> EntryFallback<'a> {
             Ok(entry)
         };
         match open() {
-            Err(e) if matches!(RejectReason::of(&e, None), Some(RejectReason::Damaged { .. })) => {
+            Err(OpenError::Unusable(it) | OpenError::UnusableBase { source: it, .. })
+                if it.is_damaged() =>
+            {
                 open()
             }
             opened => opened,
@@ -193,8 +203,8 @@ impl<'a> EntryFallback<'a> {
         &mut self,
         name: &EntryName,
         entry: Option<&OpenEntry>,
-        error: Error,
-    ) -> Result<(Verdict, Error)> {
+        error: RunError,
+    ) -> Result<(Verdict, RunError), RunError> {
         let base = entry.and_then(|entry| EntryName::parse(&entry.base.as_ref()?.name));
         let unfit = match RejectReason::of(&error, base.as_ref()) {
             // After a cancellation, any error may be a consequence of it.
@@ -209,7 +219,7 @@ impl<'a> EntryFallback<'a> {
                 }
                 Ok(false) => {}
                 // Another run has found the damage too and has moved the entry aside first.
-                Err(e) if is_gone(&e) => {}
+                Err(BackendError::Gone(_)) => {}
                 // The damage is intermittent, or the frame cannot be read any more: nothing is known about
                 // the entry.
                 _ => return Err(error),
@@ -225,18 +235,17 @@ impl<'a> EntryFallback<'a> {
     pub fn over(
         &mut self,
         name: &EntryName,
-        (unfit, error): (RejectReason, Error),
+        (unfit, error): (RejectReason, RunError),
         phase: Phase,
-    ) -> Result<(), FirstFailure> {
-        let failure = error.downcast_ref::<RootFailure>();
-        let phase = failure.map_or(phase, |failure| failure.phase);
-        let reason = format!("{error:#}");
+    ) -> Result<(), Box<FirstFailure>> {
+        let phase = error.reported().map_or(phase, |failure| failure.phase);
+        let reason = in_one_line(&error);
         let mut has_time = true;
         if let RejectReason::Damaged { base, .. } = &unfit {
             let bad = base.as_ref().unwrap_or(name);
             if !is_dry(self.options) {
-                let size = error.downcast_ref::<Unusable>();
-                let size = size.filter(|it| it.name == bad.to_string()).map(|it| it.size);
+                let size = error.unusable().filter(|it| it.name == bad.to_string());
+                let size = size.map(|it| it.size);
                 let found = (phase.name(), &*reason, size);
                 let done = quarantine::condemn(self.backend, &self.options.quarantine, bad, found);
                 self.rejected.quarantined.push(done);
@@ -261,8 +270,9 @@ impl<'a> EntryFallback<'a> {
         let Some(first) = self.first.take_if(|_| !has_time) else { return Ok(()) };
         let count = report::plural(self.search.damaged, "damaged entry");
         let limit = liveness::seconds(self.search.limit);
-        let context = format!("gave up after {count} in {limit}; the newest");
-        Err(FirstFailure { error: first.error.context(context), ..first })
+        let tried = format!("gave up after {count} in {limit}; the newest");
+        let source = Box::new(first.error);
+        Err(Box::new(FirstFailure { error: RunError::NoTime { tried, source }, ..first }))
     }
 
     /// Returns the failure of the first entry that exists but could not be used.
@@ -286,9 +296,9 @@ impl<'a> EntryFallback<'a> {
     pub fn warn(&mut self, used: &EntryName) {
         let Some(kept) = quarantine::advice(&self.rejected.quarantined) else { return };
         let Some(FirstFailure { error, phase, name }) = &self.first else { return };
-        let phase = phase.name();
+        let (phase, error) = (phase.name(), in_one_line(error));
         self.rejected.warning = Some(format!(
-            "{phase}: {name} cannot be used, and {used} was used instead: {error:#}; {kept}"
+            "{phase}: {name} cannot be used, and {used} was used instead: {error}; {kept}"
         ));
     }
 

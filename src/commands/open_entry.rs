@@ -1,8 +1,9 @@
 //! An open entry, with its base if it is a delta.
 
+use super::open_error::{Defect, OpenError, Unusable};
 use super::{resolve, trust};
 use crate::config::Trust;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use std::path::Path;
 use storecache_backend::{Backend, BackendError, EntryName, Gone, ReadAt};
 use storecache_entry::Digest;
@@ -13,32 +14,7 @@ use storecache_snapshot::{
 use storecache_store::{Layout, SnapshotDatabase, StoreKind};
 use tempfile::NamedTempFile;
 
-/// The base of a delta does not exist or cannot be used any more, so the delta cannot be restored.
-#[derive(Debug, thiserror::Error)]
-#[error("its base {0} is {1}")]
-pub struct BaseGone(String, String);
-
-impl BaseGone {
-    fn of(base: &EntryName, gone: &Gone) -> Self {
-        let how = gone.found.map_or("gone".into(), |found| format!("{found}, not a snapshot"));
-        BaseGone(base.to_string(), how)
-    }
-}
-
-/// A snapshot whose head or index cannot be used.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("the snapshot {name} cannot be used")]
-pub struct Unusable {
-    pub name: String,
-    /// In bytes.
-    pub size: u64,
-}
-
-/// Error context: the problem is in the base of a delta.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("its base")]
-pub struct BadBase(pub EntryName);
-
+/// An entry of which head and index are read.
 pub struct OpenEntry {
     /// The name that the backend or the user gave.
     pub name: String,
@@ -54,54 +30,67 @@ impl OpenEntry {
     /// Opens an entry and, for a delta, its base. Adds the bytes read to `downloaded`.
     ///
     /// # Errors
-    /// If the entry cannot be opened. [`BaseGone`] if it is a delta and its base is missing or is one of the
-    /// known `bad` entries; [`BadBase`] if the base cannot be used; [`trust::Untrusted`] if the entry or its
-    /// base is not trusted.
+    /// If the entry or its base cannot be opened, is not trusted, or if the base is one of the known `bad` entries.
     pub fn open(
         backend: &dyn Backend,
         name: &EntryName,
         (bad, trust): (&[EntryName], &Trust),
         downloaded: &mut u64,
-    ) -> Result<Self> {
-        let mut entry = Self::read(name.to_string(), backend.open(name)?, downloaded)?;
+    ) -> Result<Self, OpenError> {
+        let reader = backend.open(name)?;
+        let mut entry = Self::read(name.to_string(), reader, downloaded)?;
         entry.signed_by = trust::check(trust, Some((backend, name)), &entry.opened)?;
-        let size = entry.opened.length;
-        let context = || Unusable { name: name.to_string(), size };
-        if let Some(base) = entry.base_name().with_context(context)? {
-            if bad.contains(&base) {
-                return Err(BaseGone(base.to_string(), "damaged".into()).into());
-            }
-            let reader = match backend.open(&base) {
-                Err(BackendError::Gone(gone)) => return Err(BaseGone::of(&base, &gone).into()),
-                reader => reader.with_context(|| format!("open its base {base}"))?,
-            };
-            let opened = Self::read(base.to_string(), reader, downloaded);
-            let opened = opened.with_context(|| BadBase(base.clone()))?;
-            trust::check(trust, Some((backend, &base)), &opened.opened)
-                .with_context(|| format!("its base {base}"))?;
-            let base = opened;
-            entry.put_on(base).with_context(context)?;
+        let Some(base) = entry.base_name().map_err(|e| entry.unusable(e))? else {
+            return Ok(entry);
+        };
+        if bad.contains(&base) {
+            return Err(OpenError::BaseGone { base, state: "damaged".into() });
         }
+        let reader = match backend.open(&base) {
+            Ok(reader) => reader,
+            Err(BackendError::Gone(Gone { found, .. })) => {
+                let state = found.map(|found| format!("{found}, not a snapshot"));
+                return Err(OpenError::BaseGone { base, state: state.unwrap_or("gone".into()) });
+            }
+            Err(e) => return Err(anyhow!(e).context(format!("open its base {base}")).into()),
+        };
+        let opened = match Self::read(base.to_string(), reader, downloaded) {
+            Ok(opened) => opened,
+            Err(source) => return Err(OpenError::UnusableBase { base, source }),
+        };
+        if let Err(source) = trust::check(trust, Some((backend, &base)), &opened.opened) {
+            return Err(OpenError::UntrustedBase { base, source });
+        }
+        entry.put_on(opened).map_err(|e| entry.unusable(e))?;
         Ok(entry)
     }
 
+    /// The error that this entry cannot be used.
+    pub fn unusable(&self, error: SnapshotError) -> Unusable {
+        let (name, size) = (self.name.clone(), self.opened.length);
+        Unusable { name, size, source: Defect::Snapshot(error) }
+    }
+
     /// Opens the snapshot that `reader` reads, without its base.
-    pub fn read(name: String, mut reader: Box<dyn ReadAt>, downloaded: &mut u64) -> Result<Self> {
-        let (stated, size) = (reader.size_is_stated(), reader.size());
-        let opened = resolve::open(reader.as_mut(), downloaded);
-        let opened = opened.map_err(|error| match stated {
-            true => error.into(),
-            // The transfer may have been truncated, so this does not prove that the entry is damaged.
-            false => anyhow!("{error}, and it may be truncated, because its size is not known"),
-        });
-        let opened = opened.with_context(|| Unusable { name: name.clone(), size })?;
-        Ok(OpenEntry { name, opened, signed_by: Vec::new(), reader, base: None })
+    pub fn read(
+        name: String,
+        mut reader: Box<dyn ReadAt>,
+        downloaded: &mut u64,
+    ) -> Result<Self, Unusable> {
+        match resolve::open(reader.as_mut(), downloaded) {
+            Ok(opened) => Ok(OpenEntry { name, opened, signed_by: Vec::new(), reader, base: None }),
+            Err(error) => {
+                let (stated, size) = (reader.size_is_stated(), reader.size());
+                let defect = if stated { Defect::Snapshot } else { Defect::PossiblyTruncated };
+                Err(Unusable { name, size, source: defect(error) })
+            }
+        }
     }
 
     /// Checks that the index has the parts that a store of this kind requires, before anything else is
     /// downloaded. A snapshot for another kind of store is not damaged.
-    pub fn check_parts(&self, kind: StoreKind) -> Result<()> {
-        let Opened { head, index, length, .. } = &self.opened;
+    pub fn check_parts(&self, kind: StoreKind) -> Result<(), Unusable> {
+        let Opened { head, index, .. } = &self.opened;
         if head.store.kind != kind.name() {
             return Ok(());
         }
@@ -114,13 +103,11 @@ impl OpenEntry {
                 None => Some("the snapshot has no database"),
             },
         };
-        let Some(what) = what else { return Ok(()) };
-        let unusable = Unusable { name: self.name.clone(), size: *length };
-        Err(anyhow!(SnapshotError::Damaged(what.into())).context(unusable))
+        what.map_or(Ok(()), |what| Err(self.unusable(SnapshotError::Damaged(what.into()))))
     }
 
     /// Name of the entry that this entry is a delta on.
-    pub fn base_name(&self) -> Result<Option<EntryName>> {
+    pub fn base_name(&self) -> Result<Option<EntryName>, SnapshotError> {
         self.opened.head.base.as_ref().map(|base| parse(base.raw())).transpose()
     }
 
@@ -128,11 +115,11 @@ impl OpenEntry {
     ///
     /// # Errors
     /// If `base` does not match the reference in this entry.
-    pub fn put_on(&mut self, base: OpenEntry) -> Result<()> {
+    pub fn put_on(&mut self, base: OpenEntry) -> Result<(), SnapshotError> {
         inherited(&self.opened.index, &base.opened.index, &base.opened.index_bytes)?;
         if !same_store(&self.opened.head, &base.opened.head) {
             let what = format!("its base {} is from a different store", base.name);
-            bail!(SnapshotError::WrongBase(what));
+            return Err(SnapshotError::WrongBase(what));
         }
         self.base = Some(Box::new(base));
         Ok(())
@@ -190,15 +177,17 @@ impl OpenEntry {
     ///
     /// # Errors
     /// If the frame cannot be read.
-    pub fn comes_whole(&self, backend: &dyn Backend, frame: FrameId) -> Result<bool> {
+    pub fn comes_whole(&self, backend: &dyn Backend, frame: FrameId) -> Result<bool, BackendError> {
         let file = match frame.which {
             SnapshotRole::Entry => self,
             SnapshotRole::Base => self.base.as_deref().context("there is no base")?,
         };
         let facts = self.facts(frame.which, frame.number).context("no such frame")?;
-        let mut reader = backend.open(&parse(&file.name)?)?;
-        let mut bytes = vec![0; usize::try_from(facts.size)?];
-        reader.read_at(facts.at, &mut bytes)?;
+        let name = parse(&file.name).map_err(anyhow::Error::from)?;
+        let mut reader = backend.open(&name)?;
+        let size = usize::try_from(facts.size).map_err(anyhow::Error::from)?;
+        let mut bytes = vec![0; size];
+        reader.read_at(facts.at, &mut bytes).map_err(anyhow::Error::from)?;
         Ok(Digest::of(&bytes) == facts.sha256)
     }
 
@@ -277,8 +266,8 @@ impl EntryKind {
     }
 }
 
-fn parse(base: &str) -> Result<EntryName> {
+fn parse(base: &str) -> Result<EntryName, SnapshotError> {
     EntryName::parse(base).ok_or_else(|| {
-        SnapshotError::WrongBase(format!("its base {base:?} is not a valid entry name")).into()
+        SnapshotError::WrongBase(format!("its base {base:?} is not a valid entry name"))
     })
 }

@@ -2,6 +2,8 @@
 
 use super::job_state::State;
 use super::open_entry::OpenEntry;
+use super::open_error::OpenError;
+use super::run_error::in_one_line;
 use super::{cancel, resolve, trust};
 use crate::config::{JobStatus, Policy, SavePolicy, Trust};
 use crate::report;
@@ -40,7 +42,7 @@ impl Newest {
     /// If the entry cannot be read, so that it is to be superseded too.
     pub fn read(
         policy: &SavePolicy,
-        entry: Option<(&EntryName, &Result<OpenEntry>)>,
+        entry: Option<(&EntryName, &Result<OpenEntry, OpenError>)>,
         bad: &[EntryName],
         state: Option<&State>,
     ) -> Result<Option<Self>> {
@@ -61,7 +63,10 @@ impl Newest {
             Ok(opened) => Ok(Some(Newest { name, holds: held(opened), fell_short })),
             // The save ends at once because of the cancellation.
             Err(_) if cancel::called_off() => Ok(None),
-            Err(e) => Err(anyhow!("{name} cannot be read and will be superseded: {e:#}")),
+            Err(e) => {
+                let reason = in_one_line(e);
+                Err(anyhow!("{name} cannot be read and will be superseded: {reason}"))
+            }
         }
     }
 }

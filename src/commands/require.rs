@@ -1,7 +1,8 @@
 //! `--require`: checks whether the store has everything that a job is going to need, whatever was restored.
 
+use super::run_error::RunError;
 use crate::report::{self, Outcome};
-use anyhow::{Result, bail};
+use anyhow::anyhow;
 use std::time::Instant;
 use storecache_root_helper::client::RootHelperProcess;
 use storecache_root_helper::protocol::{Reply, Request, Required};
@@ -15,14 +16,14 @@ pub struct RequireCheck {
 }
 
 /// Has the root helper check the closures.
-pub fn check(root: &mut RootHelperProcess, patterns: &[String]) -> Result<RequireCheck> {
+pub fn check(root: &mut RootHelperProcess, patterns: &[String]) -> Result<RequireCheck, RunError> {
     if patterns.is_empty() {
         return Ok(RequireCheck::default());
     }
     let checking = Instant::now();
     root.send(&Request::Check(patterns.to_vec()), &[])?;
     let (Reply::Checked(required), _) = root.receive()? else {
-        bail!("unexpected reply from the root helper (expected `Checked`)");
+        return Err(anyhow!("unexpected reply from the root helper (expected `Checked`)").into());
     };
     Ok(RequireCheck { required, seconds: checking.elapsed().as_secs_f64() })
 }

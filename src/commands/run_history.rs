@@ -3,7 +3,6 @@
 //! It is only an aid: a run works without it.
 
 use crate::report::{Hit, Outcome};
-use anyhow::{Context, Result};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -77,12 +76,12 @@ pub fn record(outcome: &Outcome) -> Option<String> {
         return None;
     }
     let error = add(Run::of(outcome)).err()?;
-    let foreign = error.downcast_ref::<io::Error>().is_some_and(Foreign::is);
-    foreign.then(|| format!("this run is not recorded: {error:#}"))
+    Foreign::is(&error).then(|| format!("this run is not recorded: {error}"))
 }
 
-fn add(run: Run) -> Result<()> {
-    let place = DirPath::state().context("no home directory for the history of runs")?;
+fn add(run: Run) -> io::Result<()> {
+    let no_home = || io::Error::other("no home directory for the history of runs");
+    let place = DirPath::state().ok_or_else(no_home)?;
     let directory = place.make().and_then(OpenDir::check_own)?;
     let mut runs = read_in(&directory);
     runs.push(run);
@@ -93,8 +92,7 @@ fn add(run: Run) -> Result<()> {
         text.push('\n');
     }
     // If two runs end at the same time, the record of one may be lost, but the file stays intact.
-    directory.replace(FILE, text.as_bytes(), MODE)?;
-    Ok(())
+    directory.replace(FILE, text.as_bytes(), MODE)
 }
 
 /// Returns the recorded runs, the newest last. Lines that cannot be parsed are left out.

@@ -1,13 +1,15 @@
 //! Common parts of save and restore: the start, and the end of the report.
 
+use super::run_error::{RunError, in_one_line};
 use super::{cancel, resolve, run_history};
 use crate::config::{BackendOptions, OutputOptions, StoreOptions};
 use crate::report::{self, Cut, Outcome, Progress};
-use anyhow::{Error, Result};
+use anyhow::Result;
 use std::sync::Arc;
 use storecache_backend::Backend;
 use storecache_key::{Key, KeyOptions};
-use storecache_root_helper::client::{Cancelled, RootFailure, RootHelperProcess};
+use storecache_root_helper::HelperError;
+use storecache_root_helper::client::RootHelperProcess;
 use storecache_root_helper::protocol::{Phase, StoreRequest};
 use storecache_runtime::liveness;
 use storecache_runtime::memory::Traffic;
@@ -53,7 +55,7 @@ impl RunFacts {
         backends: &[BackendOptions],
         output: &OutputOptions,
         traffic: Traffic,
-    ) -> Result<Session> {
+    ) -> Result<Session, RunError> {
         let mut progress = Progress::new(output.quiet);
         if output.in_job {
             progress = progress.in_job();
@@ -103,8 +105,8 @@ impl RunFacts {
 
     /// Describes a failure in one line with phase and cause. If the root helper failed, the phase is the phase of the
     /// root helper.
-    pub fn failure(&mut self, error: &Error) -> Failure {
-        let by_helper = error.downcast_ref::<RootFailure>();
+    pub fn failure(&mut self, error: &RunError) -> Failure {
+        let by_helper = error.reported();
         if let Some(failure) = by_helper {
             self.phase = failure.phase;
         }
@@ -118,9 +120,10 @@ impl RunFacts {
                 cancelled: false,
             },
             _ => Failure {
-                line: format!("{command}: {}: {error:#}", self.phase.name()),
+                line: format!("{command}: {}: {}", self.phase.name(), in_one_line(error)),
                 cut: None,
-                cancelled: cancel::called_off() && by_helper.is_none() || error.is::<Cancelled>(),
+                cancelled: cancel::called_off() && by_helper.is_none()
+                    || matches!(error, RunError::Helper(HelperError::Cancelled(_))),
             },
         }
     }

@@ -2,14 +2,15 @@
 
 use super::caller::CONFINED_LIMIT;
 use super::failure_kind::FailureKind;
-use super::nonblocking_pipe::{GaveUp, Pipe, Sending};
+use super::helper_error::HelperError;
+use super::nonblocking_pipe::{Pipe, SendStop, Sending};
 use super::protocol::{
     PROTOCOL, Phase, Reply, Request, Restored, StoreRequest, read_message, write_message,
 };
 use super::read_ahead::ReadAhead;
 use super::store_context::StoreTarget;
 use super::sudo::{NoRoot, SudoRefusal};
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::VecDeque;
@@ -24,7 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use storecache_programs::{Program, spawn};
-use storecache_runtime::liveness::{self, LOOK, StallTimer, TimedOut};
+use storecache_runtime::liveness::{self, LOOK, StallTimer};
 use storecache_runtime::memory::{ByteSemaphore, MeteredBytes, Packing};
 use storecache_runtime::standard_error::note;
 use storecache_runtime::threads;
@@ -47,7 +48,7 @@ pub struct RootFailure {
 
 /// The root helper, or the sudo in front of it, ended without a reply.
 #[derive(Debug, thiserror::Error)]
-struct Ended {
+pub struct Ended {
     status: ExitStatus,
     /// Its standard error output.
     text: String,
@@ -131,7 +132,7 @@ impl RootHelperProcess {
     ///
     /// # Errors
     /// If the store does not belong to the user, and sudo is missing or refuses. Nothing was changed then.
-    pub fn start(cancelled: &Arc<AtomicBool>, store: &StoreRequest) -> Result<Self> {
+    pub fn start(cancelled: &Arc<AtomicBool>, store: &StoreRequest) -> Result<Self, HelperError> {
         Self::start_with_rights(cancelled, store, wants_all_of_root(store))
     }
 
@@ -141,7 +142,10 @@ impl RootHelperProcess {
     ///
     /// # Errors
     /// As [`RootHelperProcess::start`].
-    pub fn start_to_examine(cancelled: &Arc<AtomicBool>, store: &StoreRequest) -> Result<Self> {
+    pub fn start_to_examine(
+        cancelled: &Arc<AtomicBool>,
+        store: &StoreRequest,
+    ) -> Result<Self, HelperError> {
         Self::start_with_rights(cancelled, store, true)
     }
 
@@ -149,7 +153,7 @@ impl RootHelperProcess {
         cancelled: &Arc<AtomicBool>,
         store: &StoreRequest,
         all_of_root: bool,
-    ) -> Result<Self> {
+    ) -> Result<Self, HelperError> {
         if rustix::process::geteuid().is_root() {
             return Self::start_with(cancelled, false, &["privileged"]);
         }
@@ -158,28 +162,34 @@ impl RootHelperProcess {
             // the plain root helper does what it can with their own rights.
             let started = Self::start_with(cancelled, true, &["privileged", "--everywhere"]);
             match started {
-                Err(e) if !(e.is::<Cancelled>() || e.is::<TimedOut>()) => {}
-                other => return other,
+                Ok(_) | Err(HelperError::Cancelled(_) | HelperError::TimedOut(_)) => {
+                    return started;
+                }
+                Err(_) => {}
             }
         }
         let refusal = match Self::start_with(cancelled, true, &["privileged"]) {
-            Err(e) => e.downcast::<SudoRefusal>()?,
-            Ok(root) => return Ok(root),
+            Err(HelperError::SudoRefused(refusal)) => refusal,
+            other => return other,
         };
         if is_theirs(store) {
             return Self::start_with(cancelled, false, &["privileged"]);
         }
         // If the store does not exist, report that instead.
         StoreTarget::new(store)?;
-        bail!(NoRoot::new(refusal))
+        Err(NoRoot::new(refusal).into())
     }
 
-    fn start_with(cancelled: &Arc<AtomicBool>, by_sudo: bool, words: &[&str]) -> Result<Self> {
+    fn start_with(
+        cancelled: &Arc<AtomicBool>,
+        by_sudo: bool,
+        words: &[&str],
+    ) -> Result<Self, HelperError> {
         let program = std::env::current_exe().context("find the path of this program")?;
         let root_helper = Program::RootHelper { program: &program, by_sudo, words };
         let mut child = spawn(root_helper).map_err(|e| match e.kind() {
-            ErrorKind::NotFound if by_sudo => anyhow!(SudoRefusal::Missing),
-            _ => anyhow!(e).context("start the root helper"),
+            ErrorKind::NotFound if by_sudo => HelperError::SudoRefused(SudoRefusal::Missing),
+            _ => anyhow!(e).context("start the root helper").into(),
         })?;
         let requests = child.stdin.take().context("the root helper has no input")?;
         for pipe in [Some(requests.as_fd()), child.stdout.as_ref().map(AsFd::as_fd)] {
@@ -196,7 +206,7 @@ impl RootHelperProcess {
                 // The root helper ends when its input is closed; it has not done anything yet.
                 drop((child.stdout.take(), child.stderr.take()));
                 let _ = child.wait();
-                return Err(e);
+                return Err(e.into());
             }
         };
         let cancelled = Arc::clone(cancelled);
@@ -218,61 +228,54 @@ impl RootHelperProcess {
                 root.pid = Some(pid);
                 Ok(root)
             }
-            Err(e) if e.is::<Cancelled>() || e.is::<TimedOut>() => Err(e),
-            Ok(_) => bail!("the root helper is another version of storecache"),
-            Err(e) => match e.downcast_ref::<Ended>() {
-                // sudo reports its own refusals with this exit code (`man 8 sudo`).
-                Some(ended) if by_sudo && ended.is_of_sudo() => {
-                    Err(SudoRefusal::parse(&ended.text).into())
-                }
-                _ => Err(e),
-            },
+            Ok(_) => Err(anyhow!("the root helper is another version of storecache").into()),
+            // sudo reports its own refusals with this exit code (`man 8 sudo`).
+            Err(HelperError::Ended(ended)) if by_sudo && ended.is_of_sudo() => {
+                Err(SudoRefusal::parse(&ended.text).into())
+            }
+            Err(e) => Err(e),
         }
     }
 
     /// Lets this root helper undo its changes and end, and starts another one for the same store: after a failure it
     /// accepts no more requests.
-    pub fn again(&mut self, store: &StoreRequest) -> Result<StoreFacts> {
+    pub fn again(&mut self, store: &StoreRequest) -> Result<StoreFacts, HelperError> {
         self.end();
         *self = RootHelperProcess::start(&self.cancelled, store)?;
         self.survey(store)
     }
 
     /// Sends the store request, and returns the facts that the root helper found.
-    pub fn survey(&mut self, store: &StoreRequest) -> Result<StoreFacts> {
+    pub fn survey(&mut self, store: &StoreRequest) -> Result<StoreFacts, HelperError> {
         self.send(&Request::Store(store.clone()), &[])?;
         match self.receive()? {
             (Reply::Store(facts), _) => Ok(facts),
-            _ => bail!("unexpected reply from the root helper (expected `Store`)"),
+            _ => Err(anyhow!("unexpected reply from the root helper (expected `Store`)").into()),
         }
     }
 
-    pub fn send(&mut self, request: &Request, payload: &[u8]) -> Result<()> {
+    pub fn send(&mut self, request: &Request, payload: &[u8]) -> Result<(), HelperError> {
         self.check()?;
         let mut requests = self.requests.take().context("the root helper was asked to end")?;
         let mut vigil = StallTimer::new(liveness::stall_timeout()).without_bytes();
         let mut wait = || self.wait(&mut vigil);
-        match write_message(&mut Sending { pipe: &mut requests, wait: &mut wait }, request, payload)
-        {
-            Ok(()) => {
+        let mut sending = Sending { pipe: &mut requests, wait: &mut wait, stop: None };
+        let sent = write_message(&mut sending, request, payload);
+        match (sent, sending.stop.take()) {
+            (Ok(()), _) => {
                 self.requests = Some(requests);
                 Ok(())
             }
-            Err(error) => match error.downcast::<std::io::Error>() {
-                Err(error) => {
-                    self.requests = Some(requests);
-                    Err(error)
-                }
-                Ok(error) if error.get_ref().is_some_and(|inner| inner.is::<GaveUp>()) => {
-                    let inner = error.into_inner().and_then(|inner| inner.downcast().ok());
-                    Err(inner.map_or_else(
-                        || anyhow!("gave up waiting for the root helper"),
-                        |it: Box<GaveUp>| it.0,
-                    ))
-                }
-                // The root helper hung up. The cause is the message that it sent before that, or else how it ended.
-                Ok(_) => Err(self.last_words().unwrap_or_else(|| self.ended())),
-            },
+            (Err(_), Some(SendStop::GaveUp(error))) => Err(error),
+            // The cause is the message that the root helper sent before that, or else how it ended.
+            (Err(_), Some(SendStop::HungUp)) => {
+                Err(self.last_words().unwrap_or_else(|| self.ended()))
+            }
+            // The message could not be encoded.
+            (Err(error), None) => {
+                self.requests = Some(requests);
+                Err(error.into())
+            }
         }
     }
 
@@ -280,7 +283,7 @@ impl RootHelperProcess {
     ///
     /// # Errors
     /// If the run was canceled, or if the root helper shows no activity for too long.
-    fn wait(&mut self, vigil: &mut StallTimer) -> Result<()> {
+    fn wait(&mut self, vigil: &mut StallTimer) -> Result<(), HelperError> {
         self.check()?;
         while let Ok(message) = self.replies.try_recv() {
             self.early.push_back(message);
@@ -289,17 +292,16 @@ impl RootHelperProcess {
     }
 
     /// Checks whether the root helper is active.
-    fn watch(&self, vigil: &mut StallTimer) -> Result<()> {
+    fn watch(&self, vigil: &mut StallTimer) -> Result<(), HelperError> {
         vigil.sign_at(*self.heard.lock().unwrap_or_else(PoisonError::into_inner));
         let pid = self.pid.unwrap_or(self.child.id());
         if let Some(sign) = vigil.look(&[pid]) {
             liveness::alive(format!("{}: {sign}", self.name()));
         }
         if vigil.is_over() {
-            bail!(liveness::timed_out(
-                "stall-timeout",
-                format!("{} {}", self.name(), vigil.tell())
-            ));
+            let timed_out =
+                liveness::timed_out("stall-timeout", format!("{} {}", self.name(), vigil.tell()));
+            return Err(timed_out.into());
         }
         Ok(())
     }
@@ -319,8 +321,8 @@ impl RootHelperProcess {
     /// Returns the next reply.
     ///
     /// # Errors
-    /// [`RootFailure`] if that is the reply. Also if the root helper died.
-    pub fn receive(&mut self) -> Result<(Reply, MeteredBytes)> {
+    /// [`HelperError::Failed`] if that is the reply. Also if the root helper died.
+    pub fn receive(&mut self) -> Result<(Reply, MeteredBytes), HelperError> {
         if let Some(message) = self.early.pop_front() {
             return failure_or(message?);
         }
@@ -338,23 +340,23 @@ impl RootHelperProcess {
     }
 
     /// Returns a reply that has already arrived, or `None`.
-    pub fn try_receive(&mut self) -> Result<Option<Reply>> {
+    pub fn try_receive(&mut self) -> Result<Option<Reply>, HelperError> {
         match self.early.pop_front().map_or_else(|| self.replies.try_recv(), Ok) {
             Ok(message) => Ok(Some(failure_or(message?)?.0)),
             Err(_) => Ok(None),
         }
     }
 
-    fn last_words(&mut self) -> Option<anyhow::Error> {
+    fn last_words(&mut self) -> Option<HelperError> {
         self.early.drain(..).chain(self.replies.iter()).find_map(|message| match message {
             Ok(message) => failure_or(message).err(),
-            Err(e) => Some(e),
+            Err(e) => Some(e.into()),
         })
     }
 
     /// Ends the root helper after the commit request, when the caller has stopped waiting: that may have been too
     /// late to cancel the commit. Returns the outcome of the commit, unless it was undone.
-    pub fn settle(&mut self) -> Option<Result<Restored>> {
+    pub fn settle(&mut self) -> Option<Result<Restored, HelperError>> {
         report_errors(&self.end());
         self.early.drain(..).find_map(|message| match message {
             Ok((Reply::Restored(restored), _)) => Some(Ok(restored)),
@@ -365,7 +367,7 @@ impl RootHelperProcess {
         })
     }
 
-    fn check(&self) -> Result<()> {
+    fn check(&self) -> Result<(), HelperError> {
         if self.cancelled.load(Ordering::Relaxed) {
             return Err(Cancelled.into());
         }
@@ -373,13 +375,13 @@ impl RootHelperProcess {
     }
 
     /// Returns the error that the root helper ended without being asked to.
-    fn ended(&mut self) -> anyhow::Error {
+    fn ended(&mut self) -> HelperError {
         let text = self.end();
         match self.child.try_wait().context("wait for the root helper") {
             Ok(Some(status)) => Ended { status, text }.into(),
             // The root helper could not be waited for; the text explains it.
-            Ok(None) => anyhow!(text),
-            Err(e) => e,
+            Ok(None) => anyhow!(text).into(),
+            Err(e) => e.into(),
         }
     }
 
@@ -478,7 +480,9 @@ fn hear(child: &mut Child, by_sudo: bool, memory: &ByteSemaphore) -> Result<Hear
     Ok((errors, replies, heard))
 }
 
-fn failure_or((reply, payload): (Reply, MeteredBytes)) -> Result<(Reply, MeteredBytes)> {
+fn failure_or(
+    (reply, payload): (Reply, MeteredBytes),
+) -> Result<(Reply, MeteredBytes), HelperError> {
     match reply {
         Reply::Failed { phase, causes, fault } => Err(RootFailure { phase, causes, fault }.into()),
         reply => Ok((reply, payload)),

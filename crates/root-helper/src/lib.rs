@@ -32,6 +32,7 @@ mod failure_kind;
     reason = "both outputs are read by the root helper and the user process"
 )]
 mod guardian;
+mod helper_error;
 mod installed;
 pub mod judge;
 mod machine;
@@ -67,4 +68,5 @@ pub use caller::{CONFINED_LIMIT, Caller};
 pub use capabilities::Stage;
 pub use failure_kind::{FailureKind, OfBase};
 pub use guardian::{ArmRequest, Armed, DaemonFound, Guardian, WatchConfig, guard, serve_orders};
+pub use helper_error::HelperError;
 pub use serve::serve;

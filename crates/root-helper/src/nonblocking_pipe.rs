@@ -1,5 +1,6 @@
 //! The pipe to the root helper. Writes to it never block.
 
+use super::helper_error::HelperError;
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -20,23 +21,21 @@ impl Pipe {
     }
 }
 
-/// The reason to stop waiting for room in the pipe.
-#[derive(Debug)]
-pub struct GaveUp(pub anyhow::Error);
-
-impl std::fmt::Display for GaveUp {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
+/// Why writing to the pipe stopped.
+pub enum SendStop {
+    /// The wait for room in the pipe was given up.
+    GaveUp(HelperError),
+    /// The root helper closed its end.
+    HungUp,
 }
-
-impl std::error::Error for GaveUp {}
 
 /// A writer to a pipe that calls `wait` repeatedly while the pipe has no room.
 pub struct Sending<'a> {
     pub pipe: &'a mut Pipe,
-    /// An error of it ends the wait, as a [`GaveUp`].
-    pub wait: &'a mut dyn FnMut() -> Result<()>,
+    /// An error of it ends the wait.
+    pub wait: &'a mut dyn FnMut() -> Result<(), HelperError>,
+    /// Set when a write fails.
+    pub stop: Option<SendStop>,
 }
 
 impl Write for Sending<'_> {
@@ -45,9 +44,12 @@ impl Write for Sending<'_> {
         loop {
             match self.pipe.0.write(bytes) {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-                other => return other,
+                other => return other.inspect_err(|_| self.stop = Some(SendStop::HungUp)),
             }
-            (self.wait)().map_err(|e| io::Error::other(GaveUp(e)))?;
+            if let Err(error) = (self.wait)() {
+                self.stop = Some(SendStop::GaveUp(error));
+                return Err(io::Error::other("gave up waiting for the root helper"));
+            }
             poll(&mut [PollFd::new(&self.pipe.0, PollFlags::OUT)], Some(&step))?;
         }
     }

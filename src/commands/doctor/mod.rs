@@ -5,13 +5,13 @@ mod environment_checks;
 use super::{Conclusion, cancel, or_json, resolve, run_history};
 use crate::config::Doctor;
 use crate::report;
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use rustix::process::geteuid;
 use serde_json::json;
+use storecache_root_helper::HelperError;
 use storecache_root_helper::client::RootHelperProcess;
 use storecache_root_helper::doctor::without_root;
 use storecache_root_helper::protocol::{Finding, Light, Reply, Request, StoreRequest};
-use storecache_root_helper::sudo::NoRoot;
 use storecache_store::Layout;
 
 /// Prints one row for each check. Fails if any of them is red.
@@ -30,7 +30,7 @@ fn run(options: &Doctor) -> Result<Conclusion> {
         Ok(found) => [vec![sudo_works(), store(&layout)], found].concat(),
         Err(e) => {
             let open = without_root(&request)?;
-            [vec![sudo_fails(&e), store(&layout)], open].concat()
+            [vec![sudo_fails(e), store(&layout)], open].concat()
         }
     };
     rows.extend(environment_checks::look(options, kind, &layout));
@@ -44,13 +44,13 @@ fn run(options: &Doctor) -> Result<Conclusion> {
     Ok(if worst == Light::Red { Conclusion::Failed } else { Conclusion::Done })
 }
 
-fn examine(request: &StoreRequest) -> Result<Vec<Finding>> {
+fn examine(request: &StoreRequest) -> Result<Vec<Finding>, HelperError> {
     let mut root = RootHelperProcess::start_to_examine(&cancel::on_signals()?, request)?;
     root.survey(request)?;
     root.send(&Request::Examine, &[])?;
     match root.receive()?.0 {
         Reply::Examined(found) => Ok(found),
-        _ => bail!("unexpected reply from the root helper (expected `Examined`)"),
+        _ => Err(anyhow!("unexpected reply from the root helper (expected `Examined`)").into()),
     }
 }
 
@@ -59,9 +59,12 @@ fn sudo_works() -> Finding {
     Finding::green(how).named("sudo")
 }
 
-fn sudo_fails(error: &anyhow::Error) -> Finding {
-    let fix = error.downcast_ref::<NoRoot>().and_then(NoRoot::fix);
-    Finding::red(format!("{error:#}"), fix).named("sudo")
+fn sudo_fails(error: HelperError) -> Finding {
+    let fix = match &error {
+        HelperError::NoRoot(no_root) => no_root.fix(),
+        _ => None,
+    };
+    Finding::red(format!("{:#}", anyhow!(error)), fix).named("sudo")
 }
 
 fn store(layout: &Layout) -> Finding {

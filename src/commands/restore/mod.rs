@@ -7,17 +7,18 @@ use super::entry_fallback::{EntryFallback, FirstFailure, Verdict};
 use super::job_state::State;
 use super::open_entry::OpenEntry;
 use super::resolve::find;
+use super::run_error::{RunError, in_one_line};
 use super::session::{self, RunFacts, Session};
 use super::{Conclusion, cancel, profiles, require, summary_file};
 use crate::config::Restore;
 use crate::report::{self, Hit, Outcome};
-use anyhow::{Error, Result, anyhow, bail};
+use anyhow::{Error, Result, anyhow};
 use findings::{Findings, print};
 use std::mem::take;
 use std::sync::Arc;
 use std::time::Instant;
 use storecache_backend::{BackendError, EntryName};
-use storecache_root_helper::client::{RootFailure, RootHelperProcess};
+use storecache_root_helper::client::RootHelperProcess;
 use storecache_root_helper::protocol::{Phase, Reply, Request};
 
 /// Restores items that are missing from the store from the best entry that the ladder finds.
@@ -38,7 +39,7 @@ pub(super) fn attempt(options: &Restore) -> (Outcome, Result<()>) {
     let found = Findings { run: RunFacts::new("restore", options.dry_run), ..Findings::default() };
     let mut run = RestoreRun { options, found };
     let clocks = cancel::start_clocks(&options.clocks);
-    let done = clocks.and_then(|()| run.run());
+    let done = clocks.map_err(RunError::from).and_then(|()| run.run());
     report::stopping();
     let mut found = run.found;
     let failure = done.err().map(|e| found.run.failure(&e));
@@ -75,9 +76,8 @@ fn nothing_restored(line: &str, report: &Outcome) -> Error {
 }
 
 /// Whether the root helper failed only after the items had become valid.
-fn committed(error: &Error) -> bool {
-    let failure = error.downcast_ref::<RootFailure>();
-    failure.is_some_and(|failure| failure.phase.is_after_commit())
+fn committed(error: &RunError) -> bool {
+    error.reported().is_some_and(|failure| failure.phase.is_after_commit())
 }
 
 /// An entry that a lookup found and that could be opened.
@@ -94,7 +94,7 @@ struct RestoreRun<'a> {
 }
 
 impl RestoreRun<'_> {
-    fn run(&mut self) -> Result<()> {
+    fn run(&mut self) -> Result<(), RunError> {
         let Restore { store, key, backends, output, memory, .. } = self.options;
         self.found.run.enter(Phase::Start);
         profiles::check(self.options.profiles, store)?;
@@ -119,7 +119,7 @@ impl RestoreRun<'_> {
         &mut self,
         session: &mut Session,
         fallback: &mut EntryFallback<'_>,
-    ) -> Result<()> {
+    ) -> Result<(), RunError> {
         loop {
             let Some(mut best) = self.look_up(session, fallback)? else { return Ok(()) };
             let error = match self.restore_entry(session, &mut best.entry, best.hit) {
@@ -131,12 +131,14 @@ impl RestoreRun<'_> {
                 Err(error) => error,
             };
             let (verdict, error) = fallback.judge(&best.name, Some(&best.entry), error)?;
-            session.progress.detail(|| format!("{} cannot be used: {error:#}", best.name));
+            session
+                .progress
+                .detail(|| format!("{} cannot be used: {}", best.name, in_one_line(&error)));
             // This entry restored nothing; only what it cost stays in the report.
             self.found.entry = Default::default();
             if let Verdict::Over(unfit) = verdict {
                 let phase = self.found.run.phase;
-                fallback.over(&best.name, (unfit, error), phase).map_err(|e| self.first(e))?;
+                fallback.over(&best.name, (unfit, error), phase).map_err(|e| self.first(*e))?;
             }
             // The root helper undoes its changes before the next attempt.
             session.root.again(&session.request)?;
@@ -148,7 +150,7 @@ impl RestoreRun<'_> {
         &mut self,
         session: &mut Session,
         fallback: &mut EntryFallback<'_>,
-    ) -> Result<Option<FoundEntry>> {
+    ) -> Result<Option<FoundEntry>, RunError> {
         self.found.run.phase = Phase::Lookup;
         session.progress.fold("restore: look for an entry");
         let looking = Instant::now();
@@ -163,7 +165,7 @@ impl RestoreRun<'_> {
         &mut self,
         session: &Session,
         fallback: &mut EntryFallback<'_>,
-    ) -> Result<Option<FoundEntry>> {
+    ) -> Result<Option<FoundEntry>, RunError> {
         let (backend, ladder) = (session.backend.as_ref(), &session.key.ladder);
         loop {
             let (found, notes) = match find(backend, ladder, fallback.names()) {
@@ -191,17 +193,17 @@ impl RestoreRun<'_> {
             let opened = fallback.open(ladder, (&name, hit), &mut self.found.downloaded);
             let error = match opened {
                 Ok(entry) => return Ok(Some(FoundEntry { name, hit, entry })),
-                Err(error) => error,
+                Err(error) => error.into(),
             };
             if let (Verdict::Over(unfit), error) = fallback.judge(&name, None, error)? {
                 let phase = self.found.run.phase;
-                fallback.over(&name, (unfit, error), phase).map_err(|e| self.first(e))?;
+                fallback.over(&name, (unfit, error), phase).map_err(|e| self.first(*e))?;
             }
         }
     }
 
     /// Makes the failure of the first bad entry the failure of the run.
-    fn first(&mut self, FirstFailure { error, phase, name }: FirstFailure) -> Error {
+    fn first(&mut self, FirstFailure { error, phase, name }: FirstFailure) -> RunError {
         self.found.run.phase = phase;
         self.found.name = Some(name);
         error
@@ -209,10 +211,10 @@ impl RestoreRun<'_> {
 }
 
 /// The items that are valid now: the baseline of this job.
-fn valid_items(root: &mut RootHelperProcess) -> Result<Vec<String>> {
+fn valid_items(root: &mut RootHelperProcess) -> Result<Vec<String>, RunError> {
     root.send(&Request::Valid, &[])?;
     match root.receive()?.0 {
         Reply::Valid(names) => Ok(names),
-        _ => bail!("unexpected reply from the root helper (expected `Valid`)"),
+        _ => Err(anyhow!("unexpected reply from the root helper (expected `Valid`)").into()),
     }
 }

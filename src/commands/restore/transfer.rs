@@ -2,19 +2,21 @@
 
 use super::RestoreRun;
 use crate::commands::open_entry::OpenEntry;
+use crate::commands::open_error::OpenError;
 use crate::commands::profiles;
+use crate::commands::run_error::RunError;
 use crate::commands::session::Session;
 use crate::config::Restore;
 use crate::report::{self, BaseUse, Hit, Progress};
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Instant;
 use storecache_entry::Digest;
-use storecache_root_helper::client::{Cancelled, RootHelperProcess};
+use storecache_root_helper::HelperError;
+use storecache_root_helper::client::RootHelperProcess;
 use storecache_root_helper::protocol::{
     FrameId, Phase, Plan, Reply, Request, RestoreRequest, Restored, SnapshotRole,
 };
-use storecache_runtime::liveness::TimedOut;
 use storecache_snapshot::{Index, SnapshotError};
 
 impl RestoreRun<'_> {
@@ -23,7 +25,7 @@ impl RestoreRun<'_> {
         session: &mut Session,
         entry: &mut OpenEntry,
         hit: Hit,
-    ) -> Result<()> {
+    ) -> Result<(), RunError> {
         let found = self.describe(session, entry, hit);
         if self.options.lookup_only {
             self.found.entry.hit = hit;
@@ -63,7 +65,12 @@ impl RestoreRun<'_> {
     }
 
     /// Has the root helper plan, stage and commit.
-    fn transfer(&mut self, session: &mut Session, fetch: &mut Fetch<'_>, hit: Hit) -> Result<()> {
+    fn transfer(
+        &mut self,
+        session: &mut Session,
+        fetch: &mut Fetch<'_>,
+        hit: Hit,
+    ) -> Result<(), RunError> {
         let Session { root, progress, .. } = session;
         self.found.run.enter(Phase::Plan);
         progress.fold("restore: plan");
@@ -72,7 +79,8 @@ impl RestoreRun<'_> {
         self.found.entry.plan = Some(plan.clone());
         for &FrameId { which, number } in &plan.frames {
             if let Some(frame) = fetch.entry.facts(which, number) {
-                self.options.memory.check(frame.size, frame.raw)?;
+                let fits = self.options.memory.check(frame.size, frame.raw);
+                fits.map_err(anyhow::Error::from)?;
             }
         }
         progress.detail(|| {
@@ -121,7 +129,11 @@ fn last_uses(index: &Index, names: &[String]) -> BTreeMap<String, Option<u64>> {
 }
 
 /// Sends index and database to the root helper, which returns the frames that it needs.
-fn plan(root: &mut RootHelperProcess, options: &Restore, fetch: &mut Fetch<'_>) -> Result<Plan> {
+fn plan(
+    root: &mut RootHelperProcess,
+    options: &Restore,
+    fetch: &mut Fetch<'_>,
+) -> Result<Plan, RunError> {
     let opened = &fetch.entry.opened;
     let database = opened.index.database.as_ref().map(|database| database.frames);
     let request = RestoreRequest {
@@ -138,8 +150,10 @@ fn plan(root: &mut RootHelperProcess, options: &Restore, fetch: &mut Fetch<'_>) 
     loop {
         match root.receive()?.0 {
             Reply::NeedDatabase => {
-                let missing = || SnapshotError::Damaged("the snapshot has no database".into());
-                let frames = database.ok_or_else(missing)?;
+                let frames = database.ok_or_else(|| {
+                    let missing = "the snapshot has no database".into();
+                    OpenError::from(fetch.entry.unusable(SnapshotError::Damaged(missing)))
+                })?;
                 for number in frames.0..=frames.1 {
                     let frame = FrameId { which: SnapshotRole::Entry, number };
                     let bytes = fetch.frame(frame)?;
@@ -147,7 +161,11 @@ fn plan(root: &mut RootHelperProcess, options: &Restore, fetch: &mut Fetch<'_>) 
                 }
             }
             Reply::Plan(plan) => return Ok(plan),
-            _ => bail!("unexpected reply from the root helper (expected `Plan`)"),
+            _ => {
+                return Err(
+                    anyhow!("unexpected reply from the root helper (expected `Plan`)").into()
+                );
+            }
         }
     }
 }
@@ -158,7 +176,7 @@ fn stage_and_commit(
     plan: &Plan,
     fetch: &mut Fetch<'_>,
     progress: &mut Progress,
-) -> Result<Restored> {
+) -> Result<Restored, RunError> {
     fetch.entry.expect(&plan.frames);
     for &frame in &plan.frames {
         let bytes = fetch.frame(frame)?;
@@ -172,15 +190,18 @@ fn stage_and_commit(
     root.send(&Request::Commit, &[])?;
     loop {
         let reply = match root.receive() {
-            Err(e) if e.is::<Cancelled>() || e.is::<TimedOut>() => {
-                return root.settle().unwrap_or(Err(e));
+            Err(e @ (HelperError::Cancelled(_) | HelperError::TimedOut(_))) => {
+                return Ok(root.settle().unwrap_or(Err(e))?);
             }
             reply => reply?.0,
         };
         match reply {
             Reply::Progress { items, bytes } => progress.at(bytes, Some(items)),
             Reply::Restored(restored) => return Ok(restored),
-            _ => bail!("unexpected reply from the root helper (expected `Restored`)"),
+            _ => {
+                let text = "unexpected reply from the root helper (expected `Restored`)";
+                return Err(anyhow!(text).into());
+            }
         }
     }
 }

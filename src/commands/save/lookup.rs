@@ -2,12 +2,13 @@
 
 use super::SaveRun;
 use crate::commands::delta_base::DeltaBase;
-use crate::commands::open_entry::{BaseGone, OpenEntry};
+use crate::commands::open_entry::OpenEntry;
+use crate::commands::open_error::OpenError;
 use crate::commands::policy::Newest;
 use crate::commands::quarantine;
 use crate::commands::resolve::{LookupNotes, find};
+use crate::commands::run_error::in_one_line;
 use crate::commands::session::Session;
-use crate::commands::trust::Untrusted;
 use crate::config::{Policy, Save};
 use crate::report::BaseUse;
 use anyhow::{Result, anyhow};
@@ -30,7 +31,7 @@ pub struct Existing {
 }
 
 /// An entry, and the result of opening it.
-type OpenedEntry = (EntryName, Result<OpenEntry>);
+type OpenedEntry = (EntryName, Result<OpenEntry, OpenError>);
 
 impl SaveRun<'_> {
     /// Finds the newest entry of the key, and a base for a delta.
@@ -86,9 +87,11 @@ impl SaveRun<'_> {
                 return Ok((seen, None));
             }
             match OpenEntry::open(backend, &name, (bad, &signing.trust), &mut 0) {
-                Err(e) if e.is::<BaseGone>() || e.is::<Untrusted>() => {
-                    self.found.passed_over.push((name.to_string(), format!("{e:#}")));
-                }
+                Err(
+                    e @ (OpenError::BaseGone { .. }
+                    | OpenError::Untrusted(_)
+                    | OpenError::UntrustedBase { .. }),
+                ) => self.found.passed_over.push((name.to_string(), in_one_line(&e))),
                 opened => return Ok((seen, Some((name, opened)))),
             }
         }

@@ -7,6 +7,7 @@ mod pack;
 
 use super::job_state::State;
 use super::retention::{self, Retained};
+use super::run_error::RunError;
 use super::session::{self, RunFacts, Session};
 use super::{Conclusion, cancel, policy, profiles, summary_file, trust};
 use crate::action;
@@ -104,7 +105,7 @@ impl SaveRun<'_> {
         Err(NotSaved::Unneeded(reason))
     }
 
-    fn begin_session(&mut self) -> Result<Session> {
+    fn begin_session(&mut self) -> Result<Session, RunError> {
         let Save { store, key, backends, output, memory, .. } = self.options;
         let key = self.state.map_or_else(|| key.clone(), |state| state.key(key));
         self.found.run.begin_session(store, &key, backends, output, memory.traffic)

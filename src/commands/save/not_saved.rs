@@ -1,8 +1,10 @@
 //! Why a save writes no entry.
 
+use crate::commands::run_error::RunError;
 use crate::config::Policy;
-use anyhow::{Error, Result};
+use anyhow::Error;
 use storecache_backend::{BackendError, Refused};
+use storecache_root_helper::HelperError;
 
 /// Why a save writes no entry.
 pub enum NotSaved {
@@ -11,26 +13,38 @@ pub enum NotSaved {
     /// The backend does not accept it.
     Refused(Refused),
     /// A step failed.
-    Failed(Error),
+    Failed(RunError),
 }
 
 impl NotSaved {
     /// Returns the reason for the report, if that is not a failure of the save. A refusal is a failure if the policy
     /// requires a save, unless another run writes the same entry.
-    pub fn reason(self, policy: Policy) -> Result<String> {
+    pub fn reason(self, policy: Policy) -> Result<String, RunError> {
         match self {
             NotSaved::Unneeded(reason) => Ok(reason),
             NotSaved::Refused(refused @ Refused::Taken(_)) => Ok(refused.to_string()),
             NotSaved::Refused(refused) if policy == Policy::Auto => Ok(refused.to_string()),
-            NotSaved::Refused(refused) => Err(refused.into()),
+            NotSaved::Refused(refused) => Err(RunError::Other(refused.into())),
             NotSaved::Failed(error) => Err(error),
         }
     }
 }
 
+impl From<RunError> for NotSaved {
+    fn from(error: RunError) -> Self {
+        NotSaved::Failed(error)
+    }
+}
+
 impl From<Error> for NotSaved {
     fn from(error: Error) -> Self {
-        NotSaved::Failed(error)
+        NotSaved::Failed(error.into())
+    }
+}
+
+impl From<HelperError> for NotSaved {
+    fn from(error: HelperError) -> Self {
+        NotSaved::Failed(error.into())
     }
 }
 

@@ -5,10 +5,11 @@ use super::lookup::Existing;
 use crate::commands::delta_base::DeltaBase;
 use crate::commands::job_state::State;
 use crate::commands::profiles::{self, ProfileReport};
+use crate::commands::run_error::RunError;
 use crate::commands::session::Session;
 use crate::config::{Baseline, Save};
 use crate::report;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 use std::io::Write;
 use std::time::Instant;
 use storecache_key::Key;
@@ -87,10 +88,11 @@ impl SaveRun<'_> {
         session: &mut Session,
         plan: &PackPlan<'_>,
         out: W,
-    ) -> Result<W> {
+    ) -> Result<W, RunError> {
         let Save { signing, .. } = self.options;
         let Session { root, progress, .. } = session;
-        let mut snapshot = SnapshotWriter::new(out, &plan.head)?.signed_with(&signing.keys);
+        let snapshot = SnapshotWriter::new(out, &plan.head).map_err(anyhow::Error::from)?;
+        let mut snapshot = snapshot.signed_with(&signing.keys);
         root.send(&Request::Pack { delta: plan.base.is_some() }, &[])?;
         let packing = Instant::now();
         let mut writing = 0.0;
@@ -108,7 +110,10 @@ impl SaveRun<'_> {
                     writing += before.elapsed().as_secs_f64();
                 }
                 Reply::Packed(packed) => break packed,
-                _ => bail!("unexpected reply from the root helper (expected `Frame`)"),
+                _ => {
+                    let text = "unexpected reply from the root helper (expected `Frame`)";
+                    return Err(anyhow!(text).into());
+                }
             }
         };
         let PackReport { items_under, items, inherited, database, missing, left_out, rows_only } =

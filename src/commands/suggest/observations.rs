@@ -1,6 +1,7 @@
 //! Past snapshots: facts from their heads and indexes, and which of them are of the same store.
 
 use crate::commands::open_entry::OpenEntry;
+use crate::commands::open_error::{Defect, Unusable};
 use crate::commands::{inspect, resolve};
 use crate::config::{BackendOptions, Snapshots, Suggest};
 use anyhow::{Context, Result};
@@ -103,7 +104,7 @@ fn is_directory(place: &BackendOptions) -> bool {
 }
 
 /// Opens an entry. Returns `None` if it was deleted after it was listed.
-fn open(backend: &dyn Backend, name: &EntryName) -> Result<Option<Result<OpenEntry>>> {
+fn open(backend: &dyn Backend, name: &EntryName) -> Result<Option<Result<OpenEntry, Unusable>>> {
     match backend.open(name) {
         Err(BackendError::Gone(_)) => Ok(None),
         reader => Ok(Some(OpenEntry::read(name.to_string(), reader?, &mut 0))),
@@ -121,7 +122,7 @@ impl Observations {
         &mut self,
         name: String,
         generation: String,
-        entry: Result<OpenEntry>,
+        entry: Result<OpenEntry, Unusable>,
         items: &mut Items,
     ) -> Result<()> {
         match entry.map(|entry| entry.opened) {
@@ -130,18 +131,18 @@ impl Observations {
                 let archive = index.archive;
                 self.past.push(Past { name, head, store, items: numbers, archive, generation });
             }
-            Err(e) if is_its_own_fault(&e) => {
-                self.left_out.push(LeftOut { name, reason: e.root_cause().to_string() });
-            }
-            Err(e) => return Err(e),
+            Err(e) => match e.source {
+                Defect::Snapshot(SnapshotError::Io(_)) | Defect::PossiblyTruncated(_) => {
+                    return Err(e.into());
+                }
+                // The snapshot itself is bad, and not the access to it.
+                Defect::Snapshot(error) => {
+                    self.left_out.push(LeftOut { name, reason: error.to_string() });
+                }
+            },
         }
         Ok(())
     }
-}
-
-/// Whether the snapshot itself is bad, and not the access to it.
-fn is_its_own_fault(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<SnapshotError>().is_some_and(|e| !matches!(e, SnapshotError::Io(_)))
 }
 
 /// Every item seen so far, each with a number: snapshots have most items in common.

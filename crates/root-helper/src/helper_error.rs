@@ -1,0 +1,36 @@
+//! Why a request to the root helper failed.
+
+use super::client::{Cancelled, Ended, RootFailure};
+use super::sudo::{NoRoot, SudoRefusal};
+use storecache_runtime::liveness::TimedOut;
+
+/// Why the root helper could not be started, or did not do what was requested.
+#[derive(Debug, thiserror::Error)]
+pub enum HelperError {
+    /// The root helper reported a failure.
+    #[error(transparent)]
+    Failed(#[from] RootFailure),
+    /// The run was canceled.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+    /// The root helper showed no activity for too long.
+    #[error(transparent)]
+    TimedOut(Box<TimedOut>),
+    /// It ended without a reply.
+    #[error(transparent)]
+    Ended(#[from] Ended),
+    /// sudo did not start it.
+    #[error(transparent)]
+    SudoRefused(#[from] SudoRefusal),
+    /// sudo did not start it, and the store belongs to root.
+    #[error(transparent)]
+    NoRoot(#[from] NoRoot),
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+impl From<TimedOut> for HelperError {
+    fn from(timed_out: TimedOut) -> Self {
+        HelperError::TimedOut(timed_out.into())
+    }
+}
