@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::PathBuf;
-use storecache_backend::object_store;
+use storecache_backend::options::SECRETS;
 use storecache_snapshot::Origin;
 
 /// GitHub's events have at most 25 MB (github/docs, webhook events and payloads).
@@ -113,7 +113,7 @@ impl Job {
             "INPUT_SIGN-KEY",
             "STORECACHE_SIGN_KEY",
         ];
-        let names = NAMES.into_iter().chain(object_store::SECRETS);
+        let names = NAMES.into_iter().chain(SECRETS);
         names.filter_map(|name| Some(self.variable(name)?.to_str()?.to_owned()))
     }
 

@@ -1,13 +1,14 @@
 //! Flags and environment variables that select the backend.
 
 use super::absolute;
-use crate::config::BackendOptions;
+use crate::config::{BackendOptions, not_built_in};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use std::path::Path;
 use std::time::Duration;
-use storecache_backend::github::{self, CacheService, GitHubService, Patience, RestApi, Secret};
-use storecache_backend::object_store::{Address, ObjectStore};
+use storecache_backend::options::{
+    Address, CacheService, GitHubService, OLD, ObjectStore, Patience, RestApi, Secret,
+};
 use storecache_runtime::files::DirPath;
 
 #[derive(Debug, Args)]
@@ -70,7 +71,7 @@ impl Network {
     fn patience(self) -> Patience {
         let stall = Duration::from_secs(self.stall);
         let answer = self.answer.map_or(stall * 3, Duration::from_secs);
-        Patience { stall, answer, pause: stall / 20, old: github::OLD }
+        Patience { stall, answer, pause: stall / 20, old: OLD }
     }
 }
 
@@ -142,7 +143,23 @@ fn objects(address: Address, network: Network) -> ObjectStore {
 }
 
 /// Parses the name of a backend. Returns the default backend if `text` is `None`.
+///
+/// # Errors
+/// Also if this program was built without the backend.
 pub(super) fn backend(text: Option<&str>, network: Network) -> Result<BackendOptions> {
+    let backend = parse(text, network)?;
+    match &backend {
+        BackendOptions::GitHub(_) if !cfg!(feature = "github") => Err(not_built_in("github")),
+        BackendOptions::Objects(store) if !cfg!(feature = "object-store") => {
+            Err(not_built_in(store.address.service.scheme()))
+        }
+        BackendOptions::Directory { .. }
+        | BackendOptions::GitHub(_)
+        | BackendOptions::Objects(_) => Ok(backend),
+    }
+}
+
+fn parse(text: Option<&str>, network: Network) -> Result<BackendOptions> {
     let github = github(network);
     let named = github.results_url.is_some() || github.cache_url.is_some();
     match text {

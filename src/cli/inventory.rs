@@ -2,7 +2,7 @@
 
 use super::{BETWEEN_CHANGES, Network, OutputArgs, backend, size};
 use crate::config::{
-    BackendOptions, InventoryOptions, List, Order, Prune, PruneReason, Pruning, Usage,
+    BackendOptions, InventoryOptions, List, Order, Prune, PruneReason, Pruning, Usage, not_built_in,
 };
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -10,10 +10,10 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
-use storecache_backend::github::{
-    self, Patience, RepositoryOptions, RestApi, Secret, host, repository_name,
+use storecache_backend::Denylist;
+use storecache_backend::options::{
+    OLD, Patience, RepositoryOptions, RestApi, Secret, host, repository_name,
 };
-use storecache_runtime::files::DirPath;
 
 /// The API of github.com.
 const GITHUB: &str = "https://api.github.com";
@@ -117,7 +117,7 @@ impl ListArgs {
             reference: self.reference.map(whole),
             order: self.sort,
             ours: self.ours,
-            memory: DirPath::state(),
+            denylist: Denylist::of_user(),
         })
     }
 }
@@ -171,6 +171,9 @@ impl InventoryArgs {
     }
 
     fn repository(&self) -> Result<InventoryOptions> {
+        if !cfg!(feature = "github") {
+            return Err(not_built_in("github"));
+        }
         let url = api();
         let repository = here(self.repository.as_deref())?;
         let token = token().context(
@@ -186,7 +189,7 @@ impl InventoryArgs {
                 token: Some(token),
                 pause: BETWEEN_CHANGES,
             },
-            patience: Patience { stall, answer: stall, pause: stall / 20, old: github::OLD },
+            patience: Patience { stall, answer: stall, pause: stall / 20, old: OLD },
         })))
     }
 }

@@ -6,12 +6,16 @@ use super::key_family::stem;
 use super::open_entry::EntryKind;
 use super::resolve::skipped_in_words;
 use crate::config::InventoryOptions;
+#[cfg(not(all(feature = "github", feature = "object-store")))]
+use crate::config::not_built_in;
 use crate::report::EntryRow;
 use anyhow::Result;
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+#[cfg(feature = "github")]
 use storecache_backend::github::Repository;
+#[cfg(feature = "object-store")]
 use storecache_backend::object_store::Objects;
 use storecache_backend::{Directory, EntryName, Inventory, Record};
 use storecache_entry::Digest;
@@ -22,13 +26,21 @@ use storecache_store::{Layout, StoreKind, systems};
 pub fn open_inventory(options: &InventoryOptions) -> Result<Box<dyn Inventory>> {
     Ok(match options {
         InventoryOptions::Directory { path } => Box::new(Directory::new(path.clone(), true)),
+        #[cfg(feature = "object-store")]
         InventoryOptions::Objects(store) => {
             // List entries of every layout, not only of the one that a save from here would use.
             Box::new(Objects::new(store, "")?.called_off_by(cancel::flag()))
         }
+        #[cfg(feature = "github")]
         InventoryOptions::Repository(repository) => {
             Box::new(Repository::new(repository)?.called_off_by(cancel::flag()))
         }
+        #[cfg(not(feature = "object-store"))]
+        InventoryOptions::Objects(store) => {
+            return Err(not_built_in(store.address.service.scheme()));
+        }
+        #[cfg(not(feature = "github"))]
+        InventoryOptions::Repository(_) => return Err(not_built_in("github")),
     })
 }
 

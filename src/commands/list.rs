@@ -2,15 +2,13 @@
 
 use super::inventory::{ListedEntry, open_inventory, read, share};
 use super::{Conclusion, cancel, eviction, or_json, quarantine};
-use crate::config::{InventoryOptions, List, Order};
+use crate::config::{List, Order};
 use crate::report::{self, EntryRow, Quarantined};
 use anyhow::Result;
 use jiff::Timestamp;
 use serde_json::json;
 use std::cmp::Reverse;
-use storecache_backend::object_store::{ObjectStore, Objects};
-use storecache_backend::{Backend, Directory};
-use storecache_runtime::files::DirPath;
+use storecache_backend::Inventory;
 
 /// Number of bad entries that are printed one by one.
 const SHOWN: usize = 10;
@@ -33,7 +31,7 @@ fn run(options: &List) -> Result<Conclusion> {
     sort(&mut all, options.order);
     let now = Timestamp::now();
     let rows: Vec<EntryRow> = all.iter().map(|held| held.row(options.limit, now)).collect();
-    let quarantined = quarantined(options, &mut warnings);
+    let quarantined = quarantined(inventory.as_ref(), options, &mut warnings);
     if options.output.json {
         report::answer_json(&json!({
             "ok": true,
@@ -68,32 +66,15 @@ fn run(options: &List) -> Result<Conclusion> {
 }
 
 /// Entries that failed their checks: quarantined in the backend, or remembered.
-fn quarantined(options: &List, warnings: &mut Vec<String>) -> Vec<Quarantined> {
-    let memory = options.memory.as_ref();
-    let listed = match &options.inventory {
-        InventoryOptions::Directory { path } => {
-            quarantine::list(&Directory::new(path.clone(), false), memory)
-        }
-        InventoryOptions::Objects(store) => objects_aside(store, memory),
-        InventoryOptions::Repository(repository) => {
-            let name = repository.api.repository.as_deref().unwrap_or_default();
-            let of_it = format!("github:{name}:");
-            Ok(quarantine::remembered(memory, &|place| place.starts_with(&of_it)))
-        }
-    };
-    listed.unwrap_or_else(|e| {
+fn quarantined(
+    inventory: &dyn Inventory,
+    options: &List,
+    warnings: &mut Vec<String>,
+) -> Vec<Quarantined> {
+    quarantine::list(inventory, options.memory.as_ref()).unwrap_or_else(|e| {
         warnings.push(format!("cannot list the quarantined entries: {e:#}"));
         Vec::new()
     })
-}
-
-/// Bad entries of an object store, of every layout.
-fn objects_aside(store: &ObjectStore, memory: Option<&DirPath>) -> Result<Vec<Quarantined>> {
-    let objects = Objects::new(store, "")?.called_off_by(cancel::flag());
-    let of_it = format!("{}:", Backend::describe(&objects));
-    let mut all = quarantine::list(&objects, None)?;
-    all.extend(quarantine::remembered(memory, &|place| place.starts_with(&of_it)));
-    Ok(all)
 }
 
 fn is_wanted(held: &ListedEntry, options: &List) -> bool {

@@ -1,13 +1,16 @@
 //! From flags to a store, a key and an entry: common first steps of several commands.
 
-use super::cancel;
+#[cfg(not(all(feature = "github", feature = "object-store")))]
+use crate::config::not_built_in;
 use crate::config::{BackendOptions, StoreOptions};
 use crate::report::{self, Hit};
 use anyhow::{Context, Result, anyhow};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+#[cfg(feature = "github")]
 use storecache_backend::github::GitHub;
+#[cfg(feature = "object-store")]
 use storecache_backend::object_store::Objects;
 use storecache_backend::{
     Backend, BackendError, Directory, EntryName, FallbackBackend, Notes, ReadAt, StallGuard,
@@ -118,6 +121,7 @@ fn several(
 }
 
 /// Opens a single backend.
+#[cfg_attr(not(any(feature = "github", feature = "object-store")), expect(unused_variables))]
 pub fn one_backend(
     options: &BackendOptions,
     kind: StoreKind,
@@ -134,14 +138,20 @@ pub fn one_backend(
         BackendOptions::Directory { path, sync } => {
             Ok(Arc::new(StallGuard::new(Directory::new(path.clone(), *sync))))
         }
+        #[cfg(feature = "object-store")]
         BackendOptions::Objects(store) => {
             let objects = Objects::new(store, &version()?)?;
-            Ok(Arc::new(objects.within(traffic).called_off_by(cancel::flag())))
+            Ok(Arc::new(objects.within(traffic).called_off_by(super::cancel::flag())))
         }
+        #[cfg(feature = "github")]
         BackendOptions::GitHub(service) => {
             let github = GitHub::new(service, &version()?)?;
-            Ok(Arc::new(github.within(traffic).called_off_by(cancel::flag())))
+            Ok(Arc::new(github.within(traffic).called_off_by(super::cancel::flag())))
         }
+        #[cfg(not(feature = "object-store"))]
+        BackendOptions::Objects(store) => Err(not_built_in(store.address.service.scheme())),
+        #[cfg(not(feature = "github"))]
+        BackendOptions::GitHub(_) => Err(not_built_in("github")),
     }
 }
 

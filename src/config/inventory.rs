@@ -4,8 +4,7 @@ use super::OutputOptions;
 use clap::ValueEnum;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use storecache_backend::github::RepositoryOptions;
-use storecache_backend::object_store::ObjectStore;
+use storecache_backend::options::{ObjectStore, RepositoryOptions};
 use storecache_runtime::files::DirPath;
 
 /// Backend whose entries are listed or deleted.

@@ -12,11 +12,11 @@ pub use simulate::{Simulate, Since};
 pub use suggest::{Snapshots, Suggest};
 pub use trust::{OriginTrust, Signing, Trust};
 
+use anyhow::anyhow;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
-use storecache_backend::github::{GitHubService, Patience};
-use storecache_backend::object_store::ObjectStore;
+use storecache_backend::options::{GitHubService, ObjectStore, Patience};
 use storecache_daemon::DaemonChoice;
 use storecache_key::KeyOptions;
 use storecache_runtime::files::DirPath;
@@ -68,6 +68,11 @@ impl BackendOptions {
             BackendOptions::Objects(store) => Some(store.patience),
         }
     }
+}
+
+/// Returns the error for a backend that this program was built without.
+pub fn not_built_in(backend: &str) -> anyhow::Error {
+    anyhow!("this program was built without the backend {backend}; name another with --backend")
 }
 
 /// Time limits of a run: in total, and without activity.

@@ -46,16 +46,24 @@ fn cargo(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-#[test]
-fn root_helper_depends_on_no_network_crate() {
-    let package = ["--package", "storecache-root-helper", "--locked", "--offline"];
+fn assert_no_network_crate(selection: &[&str]) {
     let tree = ["tree", "--edges", "normal,build", "--prefix", "none", "--target", "all"];
-    let tree = cargo(&[&tree[..], &package].concat());
+    let tree = cargo(&[&tree[..], &["--locked", "--offline"], selection].concat());
     assert!(tree.contains("rusqlite"), "{tree}");
     for line in tree.lines() {
         let name = line.split(' ').next().unwrap();
         assert!(!NETWORK.contains(&name), "{line}");
     }
+}
+
+#[test]
+fn root_helper_depends_on_no_network_crate() {
+    assert_no_network_crate(&["--package", "storecache-root-helper"]);
+}
+
+#[test]
+fn program_without_features_depends_on_no_network_crate() {
+    assert_no_network_crate(&["--no-default-features"]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::support::object_server::{Fault, ObjectServer, SECRETS};
 use crate::support::plain_env::{self, PlainEnv};
 use crate::support::world_runs::report;
 use serde_json::Value;
-use storecache_backend::object_store::Service;
+use storecache_backend::options::Service;
 use storecache_backend::{Backend, EntryList, FallbackBackend};
 use storecache_entry::Rung;
 

@@ -7,7 +7,7 @@ use crate::support::{Fixture, Role, World, poll};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
-use storecache_backend::object_store::Service;
+use storecache_backend::options::Service;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 

@@ -16,8 +16,9 @@ use crate::support::world_runs::report;
 use crate::support::{Fixture, Output, Role, World, world_runs};
 use proptest::prelude::*;
 use serde_json::Value;
-use storecache_backend::github::{
-    CacheService as Version, GitHub, GitHubService, Patience, RestApi, Secret,
+use storecache_backend::github::GitHub;
+use storecache_backend::options::{
+    CacheService as Version, GitHubService, Patience, RestApi, Secret,
 };
 use storecache_backend::{Backend, BackendError, EntryName, Refused};
 use storecache_entry::Rung;

@@ -14,7 +14,7 @@ use crate::support::resource_usage::{self, RunUsage, UsageMonitor, run_measured}
 use crate::support::world_runs::{self, report};
 use crate::support::{Role, World};
 use serde_json::Value;
-use storecache_backend::object_store::Service;
+use storecache_backend::options::Service;
 
 const MIB: u64 = 1 << 20;
 

@@ -10,10 +10,11 @@ use crate::support::object_server::{Fault, ObjectServer, SECRETS, VERSION};
 use crate::support::plain_env::{self, PlainEnv, assert_same_tree};
 use crate::support::world_runs::report;
 use crate::support::{Fixture, Output, Role, World, azurite};
-use storecache_backend::github::Secret;
-use storecache_backend::object_store::{Objects, Service};
+use storecache_backend::object_store::Objects;
+use storecache_backend::options::{Secret, Service};
 use storecache_backend::{
-    Backend, BackendError, Entry, EntryList, EntryName, EntryWriter, Inventory, Quarantine, Refused,
+    Backend, BackendError, Entry, EntryList, EntryName, EntryWriter, Inventory, Quarantine,
+    QuarantineList, Refused,
 };
 use storecache_entry::Rung;
 use storecache_runtime::memory::Traffic;

@@ -8,8 +8,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use storecache_backend::github::{Patience, Secret};
-use storecache_backend::object_store::{Address, ObjectStore, Objects, Service};
+use storecache_backend::object_store::Objects;
+use storecache_backend::options::{Address, ObjectStore, Patience, Secret, Service};
 
 use super::azurite::{self, Azurite, NodeServer};
 use super::plain_env::output;

@@ -513,7 +513,7 @@ fn canceled_step_changes_nothing_and_hides_secrets_from_root() {
             .input("token", "secret-of-the-api")
             .input("sign-key", SIGN_KEY)
             .env("ACTIONS_RUNTIME_TOKEN", "secret-of-the-cache");
-        let secrets = storecache_backend::object_store::SECRETS;
+        let secrets = storecache_backend::options::SECRETS;
         let job = secrets.iter().fold(job, |job, name| {
             job.env(name, format!("{{\nsecret-of-{}\n}}", name.to_lowercase()))
         });

@@ -8,7 +8,7 @@
 
 use super::{
     Backend, BackendError, Entry, EntryIdentity, EntryList, EntryName, EntryWriter, FoundEntry,
-    Gone, Health, Notes, Quarantine, QuarantinedEntry, ReadAt,
+    Gone, Health, Notes, Quarantine, QuarantineList, QuarantinedEntry, ReadAt,
 };
 use anyhow::{Result, anyhow};
 use std::collections::HashMap;
@@ -264,11 +264,21 @@ impl EntryList for FallbackBackend {
     }
 }
 
-impl Quarantine for FallbackBackend {
+impl QuarantineList for FallbackBackend {
     fn is_at(&self, place: &str) -> bool {
         self.live().into_iter().any(|(_, member)| member.is_at(place))
     }
 
+    fn quarantined(&self) -> Result<Vec<QuarantinedEntry>> {
+        let mut all = Vec::new();
+        for (_, member) in self.live() {
+            all.extend(member.quarantined()?);
+        }
+        Ok(all)
+    }
+}
+
+impl Quarantine for FallbackBackend {
     /// An entry that was not found yet has an identity that no backend recognizes.
     fn identify(&self, name: &EntryName) -> EntryIdentity {
         let nowhere = EntryIdentity { place: String::new(), version: String::new() };
@@ -281,14 +291,6 @@ impl Quarantine for FallbackBackend {
 
     fn set_aside(&self, name: &EntryName, note: &[u8]) -> Result<Option<PathBuf>> {
         self.holder(name).map_or(Ok(None), |member| member.set_aside(name, note))
-    }
-
-    fn quarantined(&self) -> Result<Vec<QuarantinedEntry>> {
-        let mut all = Vec::new();
-        for (_, member) in self.live() {
-            all.extend(member.quarantined()?);
-        }
-        Ok(all)
     }
 
     /// Does nothing: a save sweeps the backend that it writes to, and a restore must not wait for each member.

@@ -2,7 +2,7 @@
 //!
 //! A run uses [`super::Backend`], which it searches by key. A maintainer uses this list to measure and delete.
 
-use super::{EntryName, InventoryError, ReadAt};
+use super::{EntryName, InventoryError, QuarantineList, ReadAt};
 use anyhow::Result;
 use jiff::Timestamp;
 
@@ -36,7 +36,7 @@ pub enum Deleted {
 }
 
 /// A backend as a list of everything that it holds.
-pub trait Inventory {
+pub trait Inventory: QuarantineList {
     /// Returns the kind and location of the backend, for messages.
     fn describe(&self) -> String;
 

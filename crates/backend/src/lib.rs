@@ -6,6 +6,8 @@
 //! - `fallback`: several backends in an order, combined into one
 //! - `prefetch`, `http_client`: what the network backends share
 //!
+//! The network backends are features of this crate; without them, it uses no network.
+//!
 //! This crate knows bytes and names. It must not know stores, daemons, or the contents of a snapshot. It is the only
 //! crate that connects to other machines.
 
@@ -15,10 +17,15 @@ mod directory;
 mod entry_name;
 mod error;
 mod fallback;
+#[cfg(feature = "github")]
 pub mod github;
+#[cfg(feature = "network")]
 mod http_client;
 mod inventory;
+#[cfg(feature = "object-store")]
 pub mod object_store;
+pub mod options;
+#[cfg(feature = "network")]
 mod prefetch;
 mod quarantine;
 mod quarantine_schedule;
@@ -29,7 +36,7 @@ pub use entry_name::{EntryName, Generation};
 pub use error::{BackendError, Gone, InventoryError, Refused};
 pub use fallback::FallbackBackend;
 pub use inventory::{Deleted, Inventory, Record};
-pub use quarantine::{EntryIdentity, Quarantine, QuarantinedEntry};
+pub use quarantine::{EntryIdentity, Quarantine, QuarantineList, QuarantinedEntry};
 pub use quarantine_schedule::{is_ahead, is_due, is_over};
 pub use stall_guard::StallGuard;
 

@@ -5,11 +5,17 @@ use anyhow::Result;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A place that can keep entries in quarantine.
-pub trait Quarantine {
-    /// Returns whether `place` identifies this backend; see [`EntryIdentity::place`].
+/// The entries of a place that failed their checks.
+pub trait QuarantineList {
+    /// Returns whether `place` is in this place; see [`EntryIdentity::place`].
     fn is_at(&self, place: &str) -> bool;
 
+    /// Returns the entries in quarantine, newest first.
+    fn quarantined(&self) -> Result<Vec<QuarantinedEntry>>;
+}
+
+/// A place that can keep entries in quarantine.
+pub trait Quarantine: QuarantineList {
     /// Identifies an existing entry, so that a later run recognizes it.
     fn identify(&self, name: &EntryName) -> EntryIdentity;
 
@@ -21,9 +27,6 @@ pub trait Quarantine {
     /// Puts an entry into quarantine, with `note` beside it. Returns the path of its file there, or `None` if this
     /// backend has no quarantine. An entry that is already gone is not an error.
     fn set_aside(&self, name: &EntryName, note: &[u8]) -> Result<Option<PathBuf>>;
-
-    /// Returns the entries in quarantine, newest first.
-    fn quarantined(&self) -> Result<Vec<QuarantinedEntry>>;
 
     /// Deletes entries that have been in quarantine for longer than `keep`. Does nothing if any run did so within the
     /// last hour.

@@ -4,7 +4,7 @@
 
 use super::{
     Backend, BackendError, Entry, EntryIdentity, EntryList, EntryName, EntryWriter, Health, Notes,
-    Quarantine, QuarantinedEntry, ReadAt, Written,
+    Quarantine, QuarantineList, QuarantinedEntry, ReadAt, Written,
 };
 use anyhow::Result;
 use std::io::{self, Write};
@@ -85,11 +85,17 @@ impl<B: Backend + 'static> EntryList for StallGuard<B> {
     }
 }
 
-impl<B: Backend + 'static> Quarantine for StallGuard<B> {
+impl<B: Backend + 'static> QuarantineList for StallGuard<B> {
     fn is_at(&self, place: &str) -> bool {
         self.0.is_at(place)
     }
 
+    fn quarantined(&self) -> Result<Vec<QuarantinedEntry>> {
+        self.run(QuarantineList::quarantined)
+    }
+}
+
+impl<B: Backend + 'static> Quarantine for StallGuard<B> {
     fn identify(&self, name: &EntryName) -> EntryIdentity {
         let (name, place) = (name.clone(), self.describe());
         let identity = self.run(move |backend| Ok::<_, anyhow::Error>(backend.identify(&name)));
@@ -99,10 +105,6 @@ impl<B: Backend + 'static> Quarantine for StallGuard<B> {
     fn set_aside(&self, name: &EntryName, note: &[u8]) -> Result<Option<PathBuf>> {
         let (name, note) = (name.clone(), note.to_owned());
         self.run(move |backend| backend.set_aside(&name, &note))
-    }
-
-    fn quarantined(&self) -> Result<Vec<QuarantinedEntry>> {
-        self.run(Quarantine::quarantined)
     }
 
     fn sweep(&self, keep: Duration) -> Result<()> {

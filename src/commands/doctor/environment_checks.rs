@@ -95,7 +95,7 @@ fn mend(options: &BackendOptions) -> Option<String> {
         BackendOptions::Directory { path, .. } => Some(format!("ls -ld {}", path.path().display())),
         BackendOptions::GitHub(service) => {
             let url = service.results_url.as_ref().or(service.cache_url.as_ref())?;
-            let host = storecache_backend::github::host(url);
+            let host = storecache_backend::options::host(url);
             Some(format!("curl --head --silent --show-error https://{host}/"))
         }
     }

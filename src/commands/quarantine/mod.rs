@@ -7,7 +7,7 @@ use super::job_state::State;
 use crate::config::Quarantine;
 use crate::report::Quarantined;
 use jiff::Timestamp;
-use storecache_backend::{Backend, EntryName, QuarantinedEntry};
+use storecache_backend::{Backend, EntryName, QuarantineList, QuarantinedEntry};
 use storecache_entry::Ladder;
 use storecache_runtime::files::DirPath;
 
@@ -77,20 +77,18 @@ pub fn sweep(backend: &dyn Backend, options: &Quarantine) {
     }
 }
 
-/// Returns the quarantined files of a backend, and the remembered bad entries of it.
+/// Returns the quarantined files of a place, and the remembered bad entries of it.
 ///
 /// # Errors
 /// If the files cannot be listed.
-pub fn list(backend: &dyn Backend, memory: Option<&DirPath>) -> anyhow::Result<Vec<Quarantined>> {
-    let mut all: Vec<_> = backend.quarantined()?.into_iter().map(noted).collect();
-    all.extend(remembered(memory, &|place| backend.is_at(place)));
+pub fn list(
+    place: &(impl QuarantineList + ?Sized),
+    memory: Option<&DirPath>,
+) -> anyhow::Result<Vec<Quarantined>> {
+    let mut all: Vec<_> = place.quarantined()?.into_iter().map(noted).collect();
+    let remembered = denylist::all(memory).into_iter().filter(|it| place.is_at(&it.place));
+    all.extend(remembered.map(|it| it.what));
     Ok(all)
-}
-
-/// Returns the remembered bad entries of some backends.
-pub fn remembered(memory: Option<&DirPath>, of: &dyn Fn(&str) -> bool) -> Vec<Quarantined> {
-    let all = denylist::all(memory).into_iter().filter(|it| of(&it.place));
-    all.map(|it| it.what).collect()
 }
 
 /// The report of a quarantined file: name and size are those of the file, everything else is from its note.

@@ -9,7 +9,7 @@
 
 use super::Directory;
 use crate::quarantine_schedule::{is_ahead, is_due, is_over};
-use crate::{Backend, EntryIdentity, EntryName, Quarantine, QuarantinedEntry};
+use crate::{Backend, EntryIdentity, EntryName, Quarantine, QuarantineList, QuarantinedEntry};
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use rustix::fs::Mode;
@@ -34,11 +34,32 @@ const NOTE_LIMIT: u64 = 64 << 10;
 /// Readable by everyone, regardless of the umask.
 const NOTE_MODE: u32 = 0o644;
 
-impl Quarantine for Directory {
+impl QuarantineList for Directory {
     fn is_at(&self, place: &str) -> bool {
         place == Backend::describe(self)
     }
 
+    fn quarantined(&self) -> Result<Vec<QuarantinedEntry>> {
+        let shown = self.path.join(PLACE);
+        let context = || format!("list {}", shown.display());
+        let Some(quarantine) = self.quarantine().with_context(context)? else {
+            return Ok(Vec::new());
+        };
+        let mut asides = Vec::new();
+        for Kept { name, file, facts } in kept(&quarantine).with_context(context)? {
+            let mut note = Vec::new();
+            // A note that cannot be read counts as lost.
+            if let Ok(opened) = quarantine.open_file(note_of(&file)) {
+                let _ = opened.take(NOTE_LIMIT).read_to_end(&mut note);
+            }
+            asides.push(QuarantinedEntry { name, file: shown.join(file), size: facts.size, note });
+        }
+        asides.sort_by(|a, b| (&b.name.generation, &b.file).cmp(&(&a.name.generation, &a.file)));
+        Ok(asides)
+    }
+}
+
+impl Quarantine for Directory {
     fn identify(&self, name: &EntryName) -> EntryIdentity {
         let facts = self.facts(name).ok().flatten();
         let version = facts.map_or_else(String::new, |facts| {
@@ -73,25 +94,6 @@ impl Quarantine for Directory {
             }
         }
         bail!("{} has {SAME_NAME} files named {file_name}; delete some", shown.display())
-    }
-
-    fn quarantined(&self) -> Result<Vec<QuarantinedEntry>> {
-        let shown = self.path.join(PLACE);
-        let context = || format!("list {}", shown.display());
-        let Some(quarantine) = self.quarantine().with_context(context)? else {
-            return Ok(Vec::new());
-        };
-        let mut asides = Vec::new();
-        for Kept { name, file, facts } in kept(&quarantine).with_context(context)? {
-            let mut note = Vec::new();
-            // A note that cannot be read counts as lost.
-            if let Ok(opened) = quarantine.open_file(note_of(&file)) {
-                let _ = opened.take(NOTE_LIMIT).read_to_end(&mut note);
-            }
-            asides.push(QuarantinedEntry { name, file: shown.join(file), size: facts.size, note });
-        }
-        asides.sort_by(|a, b| (&b.name.generation, &b.file).cmp(&(&a.name.generation, &a.file)));
-        Ok(asides)
     }
 
     fn sweep(&self, keep: Duration) -> Result<()> {

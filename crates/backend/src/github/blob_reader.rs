@@ -3,7 +3,8 @@
 use super::Hub;
 use super::retry_policy::blob_fault;
 use crate::EntryName;
-use crate::http_client::{RequestError, RetryingClient, Secret, TRIES};
+use crate::http_client::{RequestError, RetryingClient, TRIES};
+use crate::options::Secret;
 use crate::prefetch::{self, Lost, Spooled};
 use anyhow::{Result, anyhow, bail};
 use reqwest::Response;

@@ -2,10 +2,10 @@
 //!
 //! Sources: actions/toolkit `packages/cache/src/internal`, and observed responses of servers.
 
-use super::options::{CacheService, GitHubService};
 use super::retry_policy::{Answer, USED_UP};
 use super::{v1, v2};
-use crate::http_client::{RetryingClient, Secret, TRIES, host};
+use crate::http_client::{RetryingClient, TRIES};
+use crate::options::{CacheService, GitHubService, Secret, host};
 use crate::{BackendError, EntryName, Refused};
 use anyhow::{Result, anyhow, bail};
 use std::sync::Arc;

@@ -8,7 +8,6 @@
 
 mod blob_reader;
 mod cache_service;
-mod options;
 mod rest;
 mod rest_backend;
 mod rest_error;
@@ -19,16 +18,14 @@ mod upload;
 mod v1;
 mod v2;
 
-pub use crate::http_client::{OLD, Patience, Secret, host};
-pub use options::{CacheService, GitHubService, RepositoryOptions, RestApi};
-pub use rest::repository_name;
 pub use rest_backend::Repository;
 
 use super::{
     Backend, BackendError, Entry, EntryIdentity, EntryList, EntryName, EntryWriter, FoundEntry,
-    Gone, Health, Notes, Quarantine, QuarantinedEntry, ReadAt, Refused, TRIAL,
+    Gone, Health, Notes, Quarantine, QuarantineList, QuarantinedEntry, ReadAt, Refused, TRIAL,
 };
 use crate::http_client::{RetryingClient, TRIES};
+use crate::options::{GitHubService, Secret};
 use crate::prefetch::Reader;
 use anyhow::{Context, Result, bail};
 use blob_reader::{Blob, Probed};
@@ -419,11 +416,17 @@ impl EntryList for GitHub {
 }
 
 /// The service has no quarantine: a run cannot rename an entry, and other runs do not see a note about it.
-impl Quarantine for GitHub {
+impl QuarantineList for GitHub {
     fn is_at(&self, place: &str) -> bool {
         place == self.place()
     }
 
+    fn quarantined(&self) -> Result<Vec<QuarantinedEntry>> {
+        Ok(Vec::new())
+    }
+}
+
+impl Quarantine for GitHub {
     /// No name is used twice.
     fn identify(&self, _: &EntryName) -> EntryIdentity {
         EntryIdentity { place: self.place(), version: String::new() }
@@ -431,10 +434,6 @@ impl Quarantine for GitHub {
 
     fn set_aside(&self, _: &EntryName, _: &[u8]) -> Result<Option<PathBuf>> {
         Ok(None)
-    }
-
-    fn quarantined(&self) -> Result<Vec<QuarantinedEntry>> {
-        Ok(Vec::new())
     }
 
     fn sweep(&self, _: Duration) -> Result<()> {

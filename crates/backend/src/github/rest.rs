@@ -5,10 +5,10 @@
 //! Source: github/rest-api-description `descriptions/api.github.com`, and github/docs
 //! `content/rest/using-the-rest-api/rate-limits-for-the-rest-api.md`.
 
-use super::options::RestApi;
 use super::rest_error::{Asker, Call, told};
 use super::transport::HttpTransport;
-use crate::http_client::{RetryingClient, host};
+use crate::http_client::RetryingClient;
+use crate::options::{RestApi, host, repository_name};
 use crate::{Deleted, InventoryError};
 use anyhow::{Context, Result, anyhow, bail};
 use http::{HeaderValue, StatusCode};
@@ -46,15 +46,6 @@ struct Known<'a> {
     crab: Octocrab,
     owner: &'a str,
     repository: &'a str,
-}
-
-/// Returns owner and name, if `text` is a valid name of a repository.
-pub fn repository_name(text: &str) -> Option<(&str, &str)> {
-    let plain = |name: &str| {
-        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        name.chars().all(fits) && !name.trim_matches('.').is_empty()
-    };
-    text.split_once('/').filter(|(owner, name)| plain(owner) && plain(name))
 }
 
 impl Rest {

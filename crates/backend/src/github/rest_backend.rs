@@ -2,11 +2,11 @@
 //! service.
 
 use super::named;
-use super::options::RepositoryOptions;
 use super::rest::Rest;
 use super::rest_error::Asker;
-use crate::http_client::{RetryingClient, Secret};
-use crate::{Deleted, Inventory, InventoryError, Record};
+use crate::http_client::RetryingClient;
+use crate::options::{RepositoryOptions, Secret};
+use crate::{Deleted, Inventory, InventoryError, QuarantineList, QuarantinedEntry, Record};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use octocrab::models::actions::ActionsCacheItem;
@@ -67,6 +67,16 @@ impl Inventory for Repository {
         let number =
             record.id.parse().with_context(|| format!("not an entry number: {}", record.id))?;
         self.wire.wait(self.rest.delete(number)).map_err(anyhow::Error::from)?
+    }
+}
+
+impl QuarantineList for Repository {
+    fn is_at(&self, place: &str) -> bool {
+        place.starts_with(&format!("github:{}:", self.name))
+    }
+
+    fn quarantined(&self) -> Result<Vec<QuarantinedEntry>> {
+        Ok(Vec::new())
     }
 }
 

@@ -1,10 +1,9 @@
 //! Error messages for refusals of GitHub's REST API: what failed, why, and what to do.
 
-use super::options::RestApi;
 use super::transport::{Lost, NO_ANSWER};
 use crate::InventoryError;
-use crate::http_client::REST_TRIES;
-use crate::http_client::{Secret, host, redacted, retry_after};
+use crate::http_client::{REST_TRIES, redacted, retry_after};
+use crate::options::{RestApi, Secret, host};
 use anyhow::anyhow;
 use octocrab::{Error, GitHubError};
 

@@ -1,6 +1,6 @@
 //! Permissions of this run on the cache, known before any request.
 
-use crate::http_client::Secret;
+use crate::options::Secret;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;

@@ -6,7 +6,8 @@
 use super::Hub;
 use super::cache_service::Upload;
 use super::retry_policy::blob_fault;
-use crate::http_client::{Block, RequestError, RetryingClient, Secret, TRIES};
+use crate::http_client::{Block, RequestError, RetryingClient, TRIES};
+use crate::options::Secret;
 use crate::{Entry, EntryName, EntryWriter, Written};
 use anyhow::{Context, Result, anyhow, bail};
 use base64::Engine;

@@ -3,7 +3,8 @@
 use super::cache_service::{Match, Reserved, Unfinished, Upload, refusal, unexpected};
 use super::retry_policy::Answer;
 use crate::BackendError;
-use crate::http_client::{RetryingClient, Secret};
+use crate::http_client::RetryingClient;
+use crate::options::Secret;
 use anyhow::{Result, anyhow};
 use serde_json::{Value, json};
 

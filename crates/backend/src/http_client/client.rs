@@ -1,7 +1,8 @@
 //! HTTP requests: connections, timeouts, and pauses before retries.
 
+use super::redact::redacted;
 use super::runtime::{Engine, Names};
-use super::secret::{Secret, redacted};
+use crate::options::{Patience, Secret};
 use anyhow::{Result, anyhow};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -21,23 +22,6 @@ use std::time::{Duration, Instant};
 use storecache_runtime::liveness;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
-
-/// Timeouts and pauses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patience {
-    /// Time without a byte after which a connection counts as dead.
-    pub stall: Duration,
-    /// Time that a server may take before the first byte of its response, while its connection stands.
-    pub answer: Duration,
-    /// Pause before the second try; it doubles with each further one.
-    pub pause: Duration,
-    /// Age at which a signed URL is renewed, even if the server still accepts it.
-    pub old: Duration,
-}
-
-/// Default for [`Patience::old`]. Signed URLs are reported to be valid for 10 minutes
-/// (tonistiigi/go-actions-cache#40).
-pub const OLD: Duration = Duration::from_secs(8 * 60);
 
 /// The longest response body that is read, except from a blob server, in bytes.
 const LONGEST_ANSWER: usize = 1 << 20;

@@ -1,14 +1,12 @@
 //! Code that all network backends share: connections, timeouts, and secrets.
 
 mod client;
+mod redact;
 mod retry_limits;
 mod runtime;
-mod secret;
 mod upload_block;
 
-pub use client::{
-    CalledOff, OLD, Patience, RequestError, RetryingClient, Whole, retry_after, told,
-};
+pub use client::{CalledOff, RequestError, RetryingClient, Whole, retry_after, told};
+pub use redact::redacted;
 pub use retry_limits::{LONGEST_WAIT, REST_TRIES, TRIES};
-pub use secret::{Secret, host, redacted};
 pub use upload_block::Block;

@@ -11,21 +11,15 @@ mod client;
 mod error;
 mod inventory;
 mod object_reader;
-mod options;
 mod provider;
 mod quarantine_note;
 mod transport;
 mod upload;
-mod url;
 mod write_lock;
 
-pub use options::ObjectStore;
-pub use provider::SECRETS;
-pub use url::{Address, Service};
-
-use self::options::ObjectStore as Options;
 use super::entry_name::escaped;
-use super::http_client::{RetryingClient, Secret};
+use super::http_client::RetryingClient;
+use super::options::{Address, ObjectStore as Options, Secret};
 use super::prefetch::Reader;
 use super::{
     Backend, BackendError, Directory, Entry, EntryList, EntryName, EntryWriter, Gone, Health,
@@ -116,6 +110,10 @@ impl Objects {
     /// Identifies the place of the entries.
     fn place(&self) -> String {
         format!("{}:{}", self.told, self.hub.base)
+    }
+
+    fn has_all_layouts(&self) -> bool {
+        self.hub.base == self.address.base()
     }
 
     fn can_write(&self) -> Result<(), Refused> {

@@ -1,10 +1,9 @@
 //! Creates the client of a service from an address and the environment. Credentials are handled only here.
 
-use super::ObjectStore as Options;
 use super::error::ObjectError;
 use super::transport::Connector;
-use super::url::Service;
 use crate::http_client::RetryingClient;
+use crate::options::{ObjectStore as Options, Service};
 use anyhow::{Result, anyhow, bail};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
@@ -19,29 +18,6 @@ use std::time::Duration;
 pub trait Store: ObjectStore + MultipartStore + PaginatedListStore {}
 
 impl<S: ObjectStore + MultipartStore + PaginatedListStore> Store for S {}
-
-/// Environment variables whose values must never be shown.
-pub const SECRETS: [&str; 19] = [
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AWS_SSE_CUSTOMER_KEY_BASE64",
-    "GOOGLE_SERVICE_ACCOUNT_KEY",
-    "GOOGLE_BEARER_TOKEN",
-    "GOOGLE_OAUTH_ACCESS_TOKEN",
-    "AZURE_STORAGE_ACCOUNT_KEY",
-    "AZURE_STORAGE_ACCESS_KEY",
-    "AZURE_STORAGE_MASTER_KEY",
-    "AZURE_STORAGE_KEY",
-    "AZURE_STORAGE_SAS_TOKEN",
-    "AZURE_STORAGE_SAS_KEY",
-    "AZURE_STORAGE_TOKEN",
-    "AZURE_STORAGE_CLIENT_SECRET",
-    "AZURE_CLIENT_SECRET",
-    "AZURE_STORAGE_ENCRYPTION_KEY",
-    "AZURE_FABRIC_SESSION_TOKEN",
-    "AWS_TOKEN",
-];
 
 /// Names that the tools of the services know, and the library does not.
 const ALIASES: [(&str, &str); 3] = [

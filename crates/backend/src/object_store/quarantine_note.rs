@@ -10,7 +10,7 @@ use super::client::ObjectClient;
 use super::error::ObjectError;
 use super::write_lock::{CLAIMS, LEFT};
 use crate::quarantine_schedule::{is_due, is_over};
-use crate::{Directory, EntryIdentity, EntryName, Quarantine, QuarantinedEntry};
+use crate::{Directory, EntryIdentity, EntryName, Quarantine, QuarantineList, QuarantinedEntry};
 use anyhow::Result;
 use jiff::Timestamp;
 use object_store::ObjectMeta;
@@ -38,11 +38,30 @@ pub async fn asides(hub: &ObjectClient, start: &str) -> Result<HashSet<EntryName
     Ok(notes.iter().filter_map(noted).collect())
 }
 
-impl Quarantine for Objects {
+impl QuarantineList for Objects {
     fn is_at(&self, place: &str) -> bool {
-        place == self.place()
+        let ours = self.place();
+        place == ours || (self.has_all_layouts() && place.starts_with(&ours))
     }
 
+    fn quarantined(&self) -> Result<Vec<QuarantinedEntry>> {
+        let hub = &self.hub;
+        let mut asides = Vec::new();
+        // The notes of one layout, or of all layouts.
+        let start = if self.has_all_layouts() { "" } else { NOTES };
+        for found in hub.wait(hub.list(start, true))? {
+            let Some((name, path)) = noted(&found).zip(of_note(&found)) else { continue };
+            let Some(entry) = hub.wait(hub.head(&path))? else { continue };
+            let note = hub.wait(hub.get(&found.location))?;
+            let file = self.shown(&path);
+            asides.push(QuarantinedEntry { name, file, size: entry.size, note });
+        }
+        asides.sort_by(|a, b| b.name.generation.cmp(&a.name.generation));
+        Ok(asides)
+    }
+}
+
+impl Quarantine for Objects {
     /// No name is used twice.
     fn identify(&self, _: &EntryName) -> EntryIdentity {
         EntryIdentity { place: self.place(), version: String::new() }
@@ -53,22 +72,6 @@ impl Quarantine for Objects {
         let path = hub.path(&note_of(&Directory::file_name(name)?))?;
         hub.wait(hub.put(&path, note.to_vec()))?;
         Ok(Some(self.shown(&self.path_of(name)?)))
-    }
-
-    fn quarantined(&self) -> Result<Vec<QuarantinedEntry>> {
-        let hub = &self.hub;
-        let mut asides = Vec::new();
-        // The notes of one layout, or of all layouts.
-        let start = if hub.base == self.address.base() { "" } else { NOTES };
-        for found in hub.wait(hub.list(start, true))? {
-            let Some((name, path)) = noted(&found).zip(of_note(&found)) else { continue };
-            let Some(entry) = hub.wait(hub.head(&path))? else { continue };
-            let note = hub.wait(hub.get(&found.location))?;
-            let file = self.shown(&path);
-            asides.push(QuarantinedEntry { name, file, size: entry.size, note });
-        }
-        asides.sort_by(|a, b| b.name.generation.cmp(&a.name.generation));
-        Ok(asides)
     }
 
     /// Deletes entries and notes that were kept long enough, and claims whose writers are no longer alive.

@@ -1,27 +1,6 @@
-//! Values that must never be printed, and their removal from texts of servers.
+//! Removal of secrets from texts of servers.
 
-use std::fmt;
-
-/// A token or a signed URL. Code has to ask for it explicitly, and no format string shows it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn new(text: impl Into<String>) -> Self {
-        Secret(text.into())
-    }
-
-    /// Returns the secret itself, for use in a request only.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
-}
+use crate::options::Secret;
 
 /// Maximum length of a server's text that is shown, in characters.
 const SAID: usize = 300;
@@ -50,14 +29,6 @@ pub fn redacted(text: &str, token: &Secret) -> String {
     text.chars().filter(|c| !c.is_control()).take(SAID).collect()
 }
 
-/// Returns the host of a URL, which may be printed.
-pub fn host(url: &str) -> &str {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    // Without user name and password.
-    rest[..end].rsplit('@').next().unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,7 +40,5 @@ mod tests {
         let said = redacted(text, &token);
         assert_eq!(said, "no: https://h:1/(secret) rejected, (secret) with (secret) done");
         assert_eq!(redacted(&"x".repeat(5000), &token).len(), SAID);
-        assert_eq!(format!("{token:?}"), "(secret)");
-        assert_eq!(host("https://u:p@h:1/a?b"), "h:1");
     }
 }

@@ -1,7 +1,29 @@
 //! The configuration of an object store.
 
-use super::{Address, Service};
-use crate::http_client::{Patience, Secret, host};
+use super::{Address, Patience, Secret, Service, host};
+
+/// Environment variables whose values must never be shown.
+pub const SECRETS: [&str; 19] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_SSE_CUSTOMER_KEY_BASE64",
+    "GOOGLE_SERVICE_ACCOUNT_KEY",
+    "GOOGLE_BEARER_TOKEN",
+    "GOOGLE_OAUTH_ACCESS_TOKEN",
+    "AZURE_STORAGE_ACCOUNT_KEY",
+    "AZURE_STORAGE_ACCESS_KEY",
+    "AZURE_STORAGE_MASTER_KEY",
+    "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_STORAGE_SAS_KEY",
+    "AZURE_STORAGE_TOKEN",
+    "AZURE_STORAGE_CLIENT_SECRET",
+    "AZURE_CLIENT_SECRET",
+    "AZURE_STORAGE_ENCRYPTION_KEY",
+    "AZURE_FABRIC_SESSION_TOKEN",
+    "AWS_TOKEN",
+];
 
 /// A bucket or container, and the environment variables that configure access to it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -55,3 +55,12 @@ pub enum CacheService {
     /// github.com and ghe.com
     V2,
 }
+
+/// Returns owner and name, if `text` is a valid name of a repository.
+pub fn repository_name(text: &str) -> Option<(&str, &str)> {
+    let plain = |name: &str| {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        name.chars().all(fits) && !name.trim_matches('.').is_empty()
+    };
+    text.split_once('/').filter(|(owner, name)| plain(owner) && plain(name))
+}
