@@ -9,17 +9,10 @@ use anyhow::{Result, anyhow};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::time::Duration;
+use storecache_backend::retry_limits::{
+    DELETION_FAILURES, DELETION_TRIES, LONGEST_DELETION_RETRY_AFTER,
+};
 use storecache_backend::{Deleted, Inventory, InventoryError};
-
-/// How often a deletion is attempted if the backend asks to retry later.
-const TRIES: u32 = 3;
-
-/// The longest time to wait for a backend.
-const LONGEST_WAIT: Duration = Duration::from_secs(120);
-
-/// Number of consecutive failures after which deletion stops, because the next one would fail too.
-const FAILURES: usize = 3;
 
 /// Prints the plan, and carries it out if the options ask for it.
 pub fn prune(options: &Prune) -> Result<Conclusion> {
@@ -123,7 +116,7 @@ fn carry_out(
                 }
                 done.failed.push((record.key.clone(), format!("{e:#}")));
                 in_a_row += 1;
-                if matches!(e, InventoryError::Forbidden { .. }) || in_a_row == FAILURES {
+                if matches!(e, InventoryError::Forbidden { .. }) || in_a_row == DELETION_FAILURES {
                     return Err(e.into());
                 }
                 report::note(format!("storecache: {key} was not deleted: {e:#}"));
@@ -141,7 +134,7 @@ fn delete(inventory: &dyn Inventory, held: &ListedEntry) -> Result<Deleted, Inve
     loop {
         match inventory.delete(&held.record) {
             Err(InventoryError::Forbidden { wait: Some(wait), .. })
-                if wait <= LONGEST_WAIT && tries < TRIES =>
+                if wait <= LONGEST_DELETION_RETRY_AFTER && tries < DELETION_TRIES =>
             {
                 report::note(format!(
                     "storecache: waiting {} s, as the server requested",

@@ -29,6 +29,7 @@ pub mod options;
 mod prefetch;
 mod quarantine;
 mod quarantine_schedule;
+pub mod retry_limits;
 mod stall_guard;
 
 pub use directory::Directory;

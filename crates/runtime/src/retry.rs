@@ -4,19 +4,20 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-const TRIES: u32 = 4;
+/// How often a step is tried before its failure is final.
+const UNDO_TRIES: u32 = 4;
 /// Pause before the second attempt; it doubles with each further attempt.
-const PAUSE: Duration = Duration::from_millis(10);
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
-/// Runs `step`, which must be repeatable, until it succeeds, `TRIES` times at most.
+/// Runs `step`, which must be repeatable, until it succeeds, `UNDO_TRIES` times at most.
 ///
 /// # Errors
 /// The error of the last attempt.
 pub fn insist<T, E>(mut step: impl FnMut() -> Result<T, E>) -> Result<T, E> {
-    for again in 0..TRIES - 1 {
+    for again in 0..UNDO_TRIES - 1 {
         match step() {
             Ok(done) => return Ok(done),
-            Err(_) => sleep(PAUSE * 2u32.pow(again)),
+            Err(_) => sleep(FIRST_PAUSE * 2u32.pow(again)),
         }
     }
     step()

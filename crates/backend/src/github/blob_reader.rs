@@ -3,9 +3,10 @@
 use super::Hub;
 use super::retry_policy::blob_fault;
 use crate::EntryName;
-use crate::http_client::{RequestError, RetryingClient, TRIES};
+use crate::http_client::{RequestError, RetryingClient};
 use crate::options::Secret;
 use crate::prefetch::{self, Lost, Spooled};
+use crate::retry_limits::URL_RENEWALS;
 use anyhow::{Result, anyhow, bail};
 use reqwest::Response;
 use std::fs::File;
@@ -15,9 +16,6 @@ use std::sync::Arc;
 use std::time::Instant;
 use storecache_runtime::memory::ByteSemaphore;
 use tokio::sync::Mutex;
-
-/// How often one range renews the URL because the server refuses it.
-const RENEWALS: u32 = 2;
 
 pub struct Blob {
     hub: Arc<Hub>,
@@ -189,20 +187,15 @@ impl Blob {
     ) -> Result<()> {
         match fault {
             RequestError::Passing { what, wait } => {
-                tries.failures += 1;
-                if tries.failures == TRIES && got == 0 {
-                    bail!("{what} ({TRIES} tries)");
-                }
-                if tries.failures == TRIES {
-                    bail!("truncated: got {got} of {length} bytes: {what} ({TRIES} tries)");
-                }
-                let wire = self.hub.wire();
-                tokio::time::sleep(wire.pause(tries.failures, wait)).await;
-                Ok(())
+                let retry = self.hub.wire().before_retry(&mut tries.failures, what, wait).await;
+                retry.map_err(|what| match got {
+                    0 => anyhow!(what),
+                    got => anyhow!("truncated: got {got} of {length} bytes: {what}"),
+                })
             }
             RequestError::Expired(what) => {
                 tries.renewals += 1;
-                if tries.renewals > RENEWALS {
+                if tries.renewals > URL_RENEWALS {
                     bail!("the server also refuses new URLs: {what}");
                 }
                 self.renew(tries.url).await

@@ -4,8 +4,9 @@
 
 use super::retry_policy::{Answer, USED_UP};
 use super::{v1, v2};
-use crate::http_client::{RetryingClient, TRIES};
+use crate::http_client::RetryingClient;
 use crate::options::{CacheService, GitHubService, Secret, host};
+use crate::retry_limits::REQUEST_TRIES;
 use crate::{BackendError, EntryName, Refused};
 use anyhow::{Result, anyhow, bail};
 use std::sync::Arc;
@@ -159,7 +160,7 @@ impl Service {
             };
             let final_one = match problem {
                 Unfinished::Refused(refused) => return Err(refused.into()),
-                Unfinished::NotYet { .. } => failures + 1 == TRIES,
+                Unfinished::NotYet { .. } => failures + 1 == REQUEST_TRIES,
                 Unfinished::Failed(_) => true,
             };
             // The lookup fails if the run has permission to write but not to read.

@@ -24,9 +24,10 @@ use super::{
     Backend, BackendError, Entry, EntryIdentity, EntryList, EntryName, EntryWriter, FoundEntry,
     Gone, Health, Notes, Quarantine, QuarantineList, QuarantinedEntry, ReadAt, Refused, TRIAL,
 };
-use crate::http_client::{RetryingClient, TRIES};
+use crate::http_client::RetryingClient;
 use crate::options::{GitHubService, Secret};
 use crate::prefetch::Reader;
+use crate::retry_limits::REQUEST_TRIES;
 use anyhow::{Context, Result, bail};
 use blob_reader::{Blob, Probed};
 use cache_service::{KEYS, Match, Reserved, Service};
@@ -334,7 +335,7 @@ impl Backend for GitHub {
         let reserve = |name: &EntryName| self.hub.wait(self.hub.service.reserve(name));
         let mut reserved = reserve(&name)?;
         let mut lost = 0;
-        while matches!(reserved, Reserved::Taken { repeated: true }) && lost < TRIES {
+        while matches!(reserved, Reserved::Taken { repeated: true }) && lost < REQUEST_TRIES {
             // An earlier try of this run seems to have reserved it, and the URL was in the answer that was lost.
             lost += 1;
             name = EntryName::after(&name.key, &[name.clone()]);

@@ -9,6 +9,7 @@ use super::rest_error::{Asker, Call, told};
 use super::transport::HttpTransport;
 use crate::http_client::RetryingClient;
 use crate::options::{RestApi, host, repository_name};
+use crate::retry_limits::LIST_READINGS;
 use crate::{Deleted, InventoryError};
 use anyhow::{Context, Result, anyhow, bail};
 use http::{HeaderValue, StatusCode};
@@ -24,9 +25,6 @@ const PAGE: u8 = 100;
 
 /// Maximum number of pages to read. A repository has room for fewer entries.
 const PAGES: u32 = 200;
-
-/// Maximum number of times to read a list that shows fewer entries than it states.
-const READINGS: u32 = 2;
 
 const LIST: Call = Call { what: "list the cache entries", right: "actions: read" };
 const DELETE: Call = Call { what: "delete a cache entry", right: "actions: write" };
@@ -84,7 +82,7 @@ impl Rest {
         let Known { crab, owner, repository } = self.known()?;
         let actions = crab.actions();
         let mut caches = HashMap::new();
-        for _ in 0..READINGS {
+        for _ in 0..LIST_READINGS {
             let (mut shown, mut total) = (0, 0);
             for page in 1..=PAGES {
                 let mut list = actions.list_repo_caches(owner, repository);

@@ -2,8 +2,9 @@
 
 use super::transport::{Lost, NO_ANSWER};
 use crate::InventoryError;
-use crate::http_client::{REST_TRIES, redacted, retry_after};
+use crate::http_client::{redacted, retry_after};
 use crate::options::{RestApi, Secret, host};
+use crate::retry_limits::REST_REQUEST_TRIES;
 use anyhow::anyhow;
 use octocrab::{Error, GitHubError};
 
@@ -102,10 +103,10 @@ fn refused(call: &Call, error: &GitHubError, asker: Asker, api: &RestApi) -> Inv
              name with --repository"
         )
         .into(),
-        (408 | 500.., _) => {
-            anyhow!("{what}: the server failed ({answered}; {REST_TRIES} tries); try again later")
-                .into()
-        }
+        (408 | 500.., _) => anyhow!(
+            "{what}: the server failed ({answered}; {REST_REQUEST_TRIES} tries); try again later"
+        )
+        .into(),
         _ => anyhow!("{what}: {host} refused ({answered})").into(),
     }
 }

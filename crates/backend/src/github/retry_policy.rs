@@ -1,9 +1,7 @@
 //! Requests to the cache service and responses of its blob server: which failures are retried. How often, is in
-//! `http_client/retry_limits.rs`.
+//! `retry_limits.rs`.
 
-use crate::http_client::{
-    LONGEST_WAIT, RequestError, RetryingClient, TRIES, Whole, redacted, retry_after,
-};
+use crate::http_client::{RequestError, RetryingClient, Whole, redacted, retry_after};
 use anyhow::{Result, anyhow, bail};
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::Value;
@@ -47,16 +45,10 @@ impl RetryingClient {
             let RequestError::Passing { what: why, wait } = fault else {
                 bail!("{what}: no usable response from the cache service");
             };
-            failures += 1;
-            if let Some(wait) = wait.filter(|&wait| wait > LONGEST_WAIT) {
-                bail!("{what}: {why}; it asks to retry in {} s", wait.as_secs());
-            }
-            if failures == TRIES {
-                bail!("{what}: {why} ({TRIES} tries)");
-            }
             // A server that is too busy has not carried out the request. After any other failure that is unknown.
             repeated |= wait.is_none();
-            tokio::time::sleep(self.pause(failures, wait)).await;
+            let retry = self.before_retry(&mut failures, why, wait).await;
+            retry.map_err(|why| anyhow!("{what}: {why}"))?;
         }
     }
 
@@ -104,12 +96,7 @@ pub fn blob_fault(response: &Response) -> RequestError {
     let code: String = code.unwrap_or_default().chars().filter(|c| c.is_alphanumeric()).collect();
     let what = with(format!("the blob server answered HTTP {status}"), &code);
     match status {
-        408 | 429 | 500.. => match retry_after(response.headers()) {
-            Some(wait) if wait > LONGEST_WAIT => {
-                RequestError::Lasting(anyhow!("{what}, and asks to retry in {} s", wait.as_secs()))
-            }
-            wait => RequestError::Passing { what, wait },
-        },
+        408 | 429 | 500.. => RequestError::Passing { what, wait: retry_after(response.headers()) },
         401 | 403 | 410 => RequestError::Expired(what),
         404 => RequestError::Lasting(anyhow!("the entry was deleted in the meantime ({what})")),
         412 => RequestError::Lasting(anyhow!("the entry was changed while it was read ({what})")),

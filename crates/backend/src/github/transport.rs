@@ -1,7 +1,8 @@
 //! Transport for octocrab: sends its requests over the connections of [`RetryingClient`], so that there is one TLS
 //! stack, one set of timeouts and limits, and one place that retries.
 
-use crate::http_client::{REST_TRIES, RequestError, RetryingClient, Whole};
+use crate::http_client::{RequestError, RetryingClient, Whole};
+use crate::retry_limits::REST_REQUEST_TRIES;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use octocrab::{AuthState, OctoBody, Octocrab, OctocrabBuilder};
 use serde::de::IgnoredAny;
@@ -25,7 +26,7 @@ pub struct HttpTransport {
 
 /// No usable response came.
 #[derive(Debug, thiserror::Error)]
-#[error("{0} ({REST_TRIES} tries)")]
+#[error("{0} ({REST_REQUEST_TRIES} tries)")]
 pub struct Lost(String);
 
 impl HttpTransport {
@@ -49,14 +50,14 @@ impl HttpTransport {
             let answer = answer.await.and_then(|answer| checked(&method, answer));
             failures += 1;
             match answer {
-                Ok(answer) if failures == REST_TRIES || !passes(answer.status) => {
+                Ok(answer) if failures == REST_REQUEST_TRIES || !passes(answer.status) => {
                     let mut response = Response::new(answer.body.into());
                     *response.status_mut() =
                         StatusCode::from_u16(answer.status).map_err(|e| Lost(e.to_string()))?;
                     *response.headers_mut() = answer.headers;
                     return Ok(response);
                 }
-                Err(RequestError::Passing { what, .. }) if failures == REST_TRIES => {
+                Err(RequestError::Passing { what, .. }) if failures == REST_REQUEST_TRIES => {
                     return Err(Lost(what));
                 }
                 Ok(_) | Err(RequestError::Passing { .. }) => {}

@@ -6,7 +6,7 @@
 use super::Hub;
 use super::cache_service::Upload;
 use super::retry_policy::blob_fault;
-use crate::http_client::{Block, RequestError, RetryingClient, TRIES};
+use crate::http_client::{Block, RequestError, RetryingClient};
 use crate::options::Secret;
 use crate::{Entry, EntryName, EntryWriter, Written};
 use anyhow::{Context, Result, anyhow, bail};
@@ -219,11 +219,8 @@ async fn persist(
         };
         match fault {
             RequestError::Passing { what: why, wait } => {
-                failures += 1;
-                if failures == TRIES {
-                    bail!("{what}: {why} ({TRIES} tries)");
-                }
-                tokio::time::sleep(wire.pause(failures, wait)).await;
+                let retry = wire.before_retry(&mut failures, why, wait).await;
+                retry.map_err(|why| anyhow!("{what}: {why}"))?;
             }
             // No call renews an upload URL.
             RequestError::Expired(why) => {

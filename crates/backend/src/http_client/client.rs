@@ -3,6 +3,7 @@
 use super::redact::redacted;
 use super::runtime::{Engine, Names};
 use crate::options::{Patience, Secret};
+use crate::retry_limits::{LONGEST_RETRY_AFTER, REQUEST_TRIES};
 use anyhow::{Result, anyhow};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -152,6 +153,28 @@ impl RetryingClient {
         let doubled = self.patience.pause * (1 << failures.saturating_sub(1).min(6));
         let random = RandomState::new().hash_one(failures) as f64 / u64::MAX as f64;
         doubled.mul_f64(0.75 + random / 2.0).max(wait.unwrap_or_default())
+    }
+
+    /// Waits until a retry makes sense after a temporary failure `what`, which is added to `failures`. `wait` is the
+    /// time that the server named.
+    ///
+    /// # Errors
+    /// If no retry makes sense: `what`, with the reason.
+    pub async fn before_retry(
+        &self,
+        failures: &mut u32,
+        what: String,
+        wait: Option<Duration>,
+    ) -> Result<(), String> {
+        *failures += 1;
+        match wait.filter(|&wait| wait > LONGEST_RETRY_AFTER) {
+            Some(wait) => Err(format!("{what}; it asks to retry in {} s", wait.as_secs())),
+            None if *failures == REQUEST_TRIES => Err(format!("{what} ({REQUEST_TRIES} tries)")),
+            None => {
+                tokio::time::sleep(self.pause(*failures, wait)).await;
+                Ok(())
+            }
+        }
     }
 
     /// Returns the client for requests that must not follow redirects.

@@ -2,11 +2,9 @@
 
 mod client;
 mod redact;
-mod retry_limits;
 mod runtime;
 mod upload_block;
 
 pub use client::{CalledOff, RequestError, RetryingClient, Whole, retry_after, told};
 pub use redact::redacted;
-pub use retry_limits::{LONGEST_WAIT, REST_TRIES, TRIES};
 pub use upload_block::Block;

@@ -2,7 +2,7 @@
 
 use super::error::ObjectError;
 use super::provider::Store;
-use crate::http_client::{LONGEST_WAIT, RetryingClient, TRIES};
+use crate::http_client::RetryingClient;
 use object_store::list::PaginatedListOptions;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectMeta, PutMode, PutOptions, PutPayload};
@@ -61,19 +61,10 @@ impl ObjectClient {
     /// Waits until a retry makes sense.
     ///
     /// # Errors
-    /// If no retry makes sense: `trouble`, with the number of tries.
+    /// If no retry makes sense: `trouble`, with the reason.
     pub async fn pause(&self, trouble: ObjectError, failures: &mut u32) -> Result<(), ObjectError> {
         let ObjectError::Passing { what, wait } = trouble else { return Err(trouble) };
-        *failures += 1;
-        if let Some(wait) = wait.filter(|&wait| wait > LONGEST_WAIT) {
-            let seconds = wait.as_secs();
-            return Err(ObjectError::Lasting(format!("{what}, and asks to retry in {seconds} s")));
-        }
-        if *failures == TRIES {
-            return Err(ObjectError::Lasting(format!("{what} ({TRIES} tries)")));
-        }
-        tokio::time::sleep(self.wire.pause(*failures, wait)).await;
-        Ok(())
+        self.wire.before_retry(failures, what, wait).await.map_err(ObjectError::Lasting)
     }
 
     /// Returns every object whose key begins with the base and `prefix`. Objects behind further slashes are included

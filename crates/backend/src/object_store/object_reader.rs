@@ -2,8 +2,9 @@
 
 use super::client::ObjectClient;
 use super::error::ObjectError;
-use crate::http_client::{RetryingClient, TRIES};
+use crate::http_client::RetryingClient;
 use crate::prefetch::{self, Lost, Spooled};
+use crate::retry_limits::REQUEST_TRIES;
 use anyhow::{Result, anyhow};
 use object_store::path::Path;
 use object_store::{GetResult, ObjectMeta};
@@ -66,7 +67,7 @@ impl Object {
                         "the entry was changed while it was read".into(),
                     ));
                 }
-                Err(why) if failures == TRIES && got > 0 => {
+                Err(why) if failures == REQUEST_TRIES && got > 0 => {
                     let what = format!("truncated: got {got} of {length} bytes: {why}");
                     return Err(ObjectError::Lasting(what));
                 }
