@@ -4,7 +4,7 @@ use super::{BackendArgs, DaemonArgs, OutputArgs, StoreArgs};
 use crate::config::Doctor;
 use anyhow::Result;
 use clap::Args;
-use storecache_runtime::files::DirPath;
+use storecache_backend::Denylist;
 
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
@@ -23,7 +23,7 @@ impl DoctorArgs {
         Ok(Doctor {
             store: self.daemon.options(self.store.options()?)?,
             backends: self.backends.options()?,
-            memory: DirPath::state(),
+            denylist: Denylist::of_user(),
             output: self.output.options(),
         })
     }

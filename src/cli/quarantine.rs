@@ -3,7 +3,7 @@
 use crate::config::Quarantine;
 use clap::Args;
 use std::time::Duration;
-use storecache_runtime::files::DirPath;
+use storecache_backend::Denylist;
 
 #[derive(Debug, Args)]
 pub struct QuarantineArgs {
@@ -21,6 +21,6 @@ impl QuarantineArgs {
     pub fn options(&self) -> Quarantine {
         let days = u64::from(self.keep_days);
         let keep = (days > 0).then(|| Duration::from_secs(days * 24 * 3600));
-        Quarantine { keep, memory: DirPath::state() }
+        Quarantine { keep, denylist: Denylist::of_user() }
     }
 }

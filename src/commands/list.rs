@@ -3,12 +3,12 @@
 use super::inventory::{ListedEntry, open_inventory, read, share};
 use super::{Conclusion, cancel, eviction, or_json, quarantine};
 use crate::config::{List, Order};
-use crate::report::{self, EntryRow, Quarantined};
+use crate::report::{self, EntryRow};
 use anyhow::Result;
 use jiff::Timestamp;
 use serde_json::json;
 use std::cmp::Reverse;
-use storecache_backend::Inventory;
+use storecache_backend::{Inventory, Quarantined};
 
 /// Number of bad entries that are printed one by one.
 const SHOWN: usize = 10;
@@ -71,7 +71,7 @@ fn quarantined(
     options: &List,
     warnings: &mut Vec<String>,
 ) -> Vec<Quarantined> {
-    quarantine::list(inventory, options.memory.as_ref()).unwrap_or_else(|e| {
+    quarantine::list(inventory, options.denylist.as_ref()).unwrap_or_else(|e| {
         warnings.push(format!("cannot list the quarantined entries: {e:#}"));
         Vec::new()
     })

@@ -4,6 +4,7 @@ use super::OutputOptions;
 use clap::ValueEnum;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use storecache_backend::Denylist;
 use storecache_backend::options::{ObjectStore, RepositoryOptions};
 use storecache_runtime::files::DirPath;
 
@@ -39,8 +40,8 @@ pub struct List {
     pub order: Order,
     /// Only entries that storecache saved.
     pub ours: bool,
-    /// Directory of the file that lists entries which failed their checks and could not be moved.
-    pub memory: Option<DirPath>,
+    /// The list of entries which failed their checks and could not be moved.
+    pub denylist: Option<Denylist>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -16,6 +16,7 @@ use anyhow::anyhow;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
+use storecache_backend::Denylist;
 use storecache_backend::options::{GitHubService, ObjectStore, Patience};
 use storecache_daemon::DaemonChoice;
 use storecache_key::KeyOptions;
@@ -261,8 +262,8 @@ pub struct Doctor {
     pub store: StoreOptions,
     /// In the order in which they are asked, at least one.
     pub backends: Vec<BackendOptions>,
-    /// Directory of the file that lists entries which failed their checks.
-    pub memory: Option<DirPath>,
+    /// The list of entries which failed their checks.
+    pub denylist: Option<Denylist>,
     pub output: OutputOptions,
 }
 

@@ -20,9 +20,7 @@ pub use format::{age, binary, bytes, columns, parse_bytes, plural, seconds, tabl
 pub use inventory::{Amount, Copies, Cost, EntryRow, Eviction, Part, Usage};
 pub use output::{answer, answer_command, answer_exact, answer_json, command, report_panics};
 pub use progress::Progress;
-pub use run_report::{
-    BaseUse, Bytes, Cut, Growth, Hit, Items, Outcome, Profile, Quarantined, Seconds,
-};
+pub use run_report::{BaseUse, Bytes, Cut, Growth, Hit, Items, Outcome, Profile, Seconds};
 pub use runner_command::RunnerCommand;
 pub use storecache_runtime::standard_error::note;
 pub use summary::{Job, render};

@@ -1,7 +1,7 @@
 //! The report of one run, as `--json` prints it.
 
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use storecache_backend::Quarantined;
 use storecache_root_helper::protocol::Required;
 use storecache_runtime::liveness;
 
@@ -88,30 +88,6 @@ pub struct Outcome {
     /// for a disk.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub undoing: bool,
-}
-
-/// An entry that failed its checks. Also the note that is kept next to its file.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Quarantined {
-    /// Full name.
-    pub entry: String,
-    pub key: String,
-    pub reason: String,
-    /// The phase of the restore that found it to be bad.
-    pub phase: String,
-    /// RFC 3339 in UTC.
-    pub when: String,
-    /// The program that found it to be bad.
-    pub tool: String,
-    /// In bytes, if known.
-    pub size: Option<u64>,
-    /// Current location of its file; `None` if it could not be moved and is remembered instead.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub file: Option<PathBuf>,
-    /// Why it could not be moved where that is possible, or could neither be moved nor remembered.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub problem: Option<String>,
 }
 
 /// A timeout that expired, and the state at that time.

@@ -14,7 +14,7 @@ use storecache_backend::object_store::Objects;
 use storecache_backend::options::{Secret, Service};
 use storecache_backend::{
     Backend, BackendError, Entry, EntryList, EntryName, EntryWriter, Inventory, Quarantine,
-    QuarantineList, Refused,
+    QuarantineList, Quarantined, Refused,
 };
 use storecache_entry::Rung;
 use storecache_runtime::memory::Traffic;
@@ -393,14 +393,15 @@ fn quarantined_entry_is_hidden_and_later_deleted() {
         let server = ObjectServer::start(service);
         let (one, other) = (backend(&server), backend(&server));
         let (old, new) = (save(&one, "k", b"old").unwrap(), save(&one, "k", b"new").unwrap());
-        let file = one.set_aside(&new, b"{}").unwrap().unwrap();
+        let note = Quarantined { reason: "damaged".into(), ..Quarantined::default() };
+        let file = one.set_aside(&new, &note).unwrap().unwrap();
         assert!(file.to_str().unwrap().ends_with(&format!("{VERSION}/{new}.tar.zst")), "{file:?}");
         let rung = [Rung::Exact("k".into())];
         assert_eq!(find(&other, &rung, &[]).unwrap(), Some((old.clone(), 0)), "{service:?}");
         assert!(other.open(&new).is_err_and(|e| matches!(e, BackendError::Gone(_))), "{service:?}");
         let asides = other.quarantined().unwrap();
-        assert_eq!((asides.len(), &asides[0].name, asides[0].size), (1, &new, 3), "{service:?}");
-        assert_eq!(asides[0].note, b"{}");
+        assert_eq!((asides.len(), asides[0].size), (1, Some(3)), "{service:?}");
+        assert_eq!((&*asides[0].entry, &*asides[0].reason), (&*new.to_string(), "damaged"));
         assert_eq!(Inventory::records(&one).unwrap().len(), 1, "{service:?}");
 
         other.sweep(std::time::Duration::from_secs(3600)).unwrap();
@@ -411,7 +412,7 @@ fn quarantined_entry_is_hidden_and_later_deleted() {
     let server = ObjectServer::start(Service::S3);
     let backend = backend(&server);
     let name = save(&backend, "k", b"bad").unwrap();
-    backend.set_aside(&name, b"{}").unwrap();
+    backend.set_aside(&name, &Quarantined::default()).unwrap();
     backend.sweep(std::time::Duration::ZERO).unwrap();
     let (keys, _) = server.keys_and_uploads();
     assert_eq!(keys, [format!("ci/stores/{VERSION}/.quarantine/.swept")]);

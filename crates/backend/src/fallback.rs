@@ -8,7 +8,7 @@
 
 use super::{
     Backend, BackendError, Entry, EntryIdentity, EntryList, EntryName, EntryWriter, FoundEntry,
-    Gone, Health, Notes, Quarantine, QuarantineList, QuarantinedEntry, ReadAt,
+    Gone, Health, Notes, Quarantine, QuarantineList, Quarantined, ReadAt,
 };
 use anyhow::{Result, anyhow};
 use std::collections::HashMap;
@@ -269,7 +269,7 @@ impl QuarantineList for FallbackBackend {
         self.live().into_iter().any(|(_, member)| member.is_at(place))
     }
 
-    fn quarantined(&self) -> Result<Vec<QuarantinedEntry>> {
+    fn quarantined(&self) -> Result<Vec<Quarantined>> {
         let mut all = Vec::new();
         for (_, member) in self.live() {
             all.extend(member.quarantined()?);
@@ -289,7 +289,7 @@ impl Quarantine for FallbackBackend {
         self.live().into_iter().any(|(_, member)| member.recognizes(name, identity))
     }
 
-    fn set_aside(&self, name: &EntryName, note: &[u8]) -> Result<Option<PathBuf>> {
+    fn set_aside(&self, name: &EntryName, note: &Quarantined) -> Result<Option<PathBuf>> {
         self.holder(name).map_or(Ok(None), |member| member.set_aside(name, note))
     }
 

@@ -28,7 +28,6 @@ pub mod options;
 #[cfg(feature = "network")]
 mod prefetch;
 mod quarantine;
-mod quarantine_schedule;
 pub mod retry_limits;
 mod stall_guard;
 
@@ -37,8 +36,7 @@ pub use entry_name::{EntryName, Generation};
 pub use error::{BackendError, Gone, InventoryError, Refused};
 pub use fallback::FallbackBackend;
 pub use inventory::{Deleted, Inventory, Record};
-pub use quarantine::{EntryIdentity, Quarantine, QuarantineList, QuarantinedEntry};
-pub use quarantine_schedule::{is_ahead, is_due, is_over};
+pub use quarantine::{Denylist, EntryIdentity, Quarantine, QuarantineList, Quarantined};
 pub use stall_guard::StallGuard;
 
 use anyhow::Result;

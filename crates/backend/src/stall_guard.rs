@@ -4,7 +4,7 @@
 
 use super::{
     Backend, BackendError, Entry, EntryIdentity, EntryList, EntryName, EntryWriter, Health, Notes,
-    Quarantine, QuarantineList, QuarantinedEntry, ReadAt, Written,
+    Quarantine, QuarantineList, Quarantined, ReadAt, Written,
 };
 use anyhow::Result;
 use std::io::{self, Write};
@@ -90,7 +90,7 @@ impl<B: Backend + 'static> QuarantineList for StallGuard<B> {
         self.0.is_at(place)
     }
 
-    fn quarantined(&self) -> Result<Vec<QuarantinedEntry>> {
+    fn quarantined(&self) -> Result<Vec<Quarantined>> {
         self.run(QuarantineList::quarantined)
     }
 }
@@ -102,8 +102,8 @@ impl<B: Backend + 'static> Quarantine for StallGuard<B> {
         identity.unwrap_or(EntryIdentity { place, version: String::new() })
     }
 
-    fn set_aside(&self, name: &EntryName, note: &[u8]) -> Result<Option<PathBuf>> {
-        let (name, note) = (name.clone(), note.to_owned());
+    fn set_aside(&self, name: &EntryName, note: &Quarantined) -> Result<Option<PathBuf>> {
+        let (name, note) = (name.clone(), note.clone());
         self.run(move |backend| backend.set_aside(&name, &note))
     }
 

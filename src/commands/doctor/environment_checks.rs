@@ -45,7 +45,7 @@ fn kept_aside(options: &Doctor, opened: &[Opened<'_>]) -> Finding {
     let mut kept = Vec::new();
     for (place, backend) in opened {
         let listed = match backend {
-            Ok(backend) => quarantine::list(backend.as_ref(), options.memory.as_ref()),
+            Ok(backend) => quarantine::list(backend.as_ref(), options.denylist.as_ref()),
             Err(e) => return Finding::yellow(format!("{e:#}"), mend(place)),
         };
         match listed {

@@ -2,7 +2,7 @@
 
 mod atomic_file;
 mod inventory;
-mod quarantine;
+mod quarantined_files;
 
 use super::{
     Backend, BackendError, Entry, EntryList, EntryName, EntryWriter, Gone, Health, Notes, ReadAt,

@@ -22,7 +22,7 @@ pub use rest_backend::Repository;
 
 use super::{
     Backend, BackendError, Entry, EntryIdentity, EntryList, EntryName, EntryWriter, FoundEntry,
-    Gone, Health, Notes, Quarantine, QuarantineList, QuarantinedEntry, ReadAt, Refused, TRIAL,
+    Gone, Health, Notes, Quarantine, QuarantineList, Quarantined, ReadAt, Refused, TRIAL,
 };
 use crate::http_client::RetryingClient;
 use crate::options::{GitHubService, Secret};
@@ -422,7 +422,7 @@ impl QuarantineList for GitHub {
         place == self.place()
     }
 
-    fn quarantined(&self) -> Result<Vec<QuarantinedEntry>> {
+    fn quarantined(&self) -> Result<Vec<Quarantined>> {
         Ok(Vec::new())
     }
 }
@@ -433,7 +433,7 @@ impl Quarantine for GitHub {
         EntryIdentity { place: self.place(), version: String::new() }
     }
 
-    fn set_aside(&self, _: &EntryName, _: &[u8]) -> Result<Option<PathBuf>> {
+    fn set_aside(&self, _: &EntryName, _: &Quarantined) -> Result<Option<PathBuf>> {
         Ok(None)
     }
 

@@ -6,7 +6,7 @@ use super::rest::Rest;
 use super::rest_error::Asker;
 use crate::http_client::RetryingClient;
 use crate::options::{RepositoryOptions, Secret};
-use crate::{Deleted, Inventory, InventoryError, QuarantineList, QuarantinedEntry, Record};
+use crate::{Deleted, Inventory, InventoryError, QuarantineList, Quarantined, Record};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use octocrab::models::actions::ActionsCacheItem;
@@ -75,7 +75,7 @@ impl QuarantineList for Repository {
         place.starts_with(&format!("github:{}:", self.name))
     }
 
-    fn quarantined(&self) -> Result<Vec<QuarantinedEntry>> {
+    fn quarantined(&self) -> Result<Vec<Quarantined>> {
         Ok(Vec::new())
     }
 }

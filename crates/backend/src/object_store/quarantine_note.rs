@@ -9,8 +9,8 @@ use super::Objects;
 use super::client::ObjectClient;
 use super::error::ObjectError;
 use super::write_lock::{CLAIMS, LEFT};
-use crate::quarantine_schedule::{is_due, is_over};
-use crate::{Directory, EntryIdentity, EntryName, Quarantine, QuarantineList, QuarantinedEntry};
+use crate::quarantine::{Fate, fate, is_due};
+use crate::{Directory, EntryIdentity, EntryName, Quarantine, QuarantineList, Quarantined};
 use anyhow::Result;
 use jiff::Timestamp;
 use object_store::ObjectMeta;
@@ -44,7 +44,7 @@ impl QuarantineList for Objects {
         place == ours || (self.has_all_layouts() && place.starts_with(&ours))
     }
 
-    fn quarantined(&self) -> Result<Vec<QuarantinedEntry>> {
+    fn quarantined(&self) -> Result<Vec<Quarantined>> {
         let hub = &self.hub;
         let mut asides = Vec::new();
         // The notes of one layout, or of all layouts.
@@ -54,10 +54,13 @@ impl QuarantineList for Objects {
             let Some(entry) = hub.wait(hub.head(&path))? else { continue };
             let note = hub.wait(hub.get(&found.location))?;
             let file = self.shown(&path);
-            asides.push(QuarantinedEntry { name, file, size: entry.size, note });
+            asides.push((name, entry.size, file, note));
         }
-        asides.sort_by(|a, b| b.name.generation.cmp(&a.name.generation));
-        Ok(asides)
+        asides.sort_by(|a, b| b.0.generation.cmp(&a.0.generation));
+        let described = asides
+            .into_iter()
+            .map(|(name, size, file, note)| Quarantined::from_bytes(&note, name, size, file));
+        Ok(described.collect())
     }
 }
 
@@ -67,10 +70,10 @@ impl Quarantine for Objects {
         EntryIdentity { place: self.place(), version: String::new() }
     }
 
-    fn set_aside(&self, name: &EntryName, note: &[u8]) -> Result<Option<PathBuf>> {
+    fn set_aside(&self, name: &EntryName, note: &Quarantined) -> Result<Option<PathBuf>> {
         let hub = &self.hub;
         let path = hub.path(&note_of(&Directory::file_name(name)?))?;
-        hub.wait(hub.put(&path, note.to_vec()))?;
+        hub.wait(hub.put(&path, note.to_bytes()?))?;
         Ok(Some(self.shown(&self.path_of(name)?)))
     }
 
@@ -86,9 +89,9 @@ impl Quarantine for Objects {
         // Write the stamp first, so that other runs leave the sweep to this one.
         hub.wait(hub.put(&stamp, Vec::new()))?;
         for note in hub.wait(hub.list(NOTES, false))? {
-            let due = |name: &EntryName| {
-                changed(&note).is_some_and(|noted| is_over(name, noted, keep, now))
-            };
+            // The times are those of the service, so a time that is ahead is not corrected.
+            let due =
+                |name: &EntryName| fate(name, changed(&note), Some(keep), now) == Fate::Delete;
             if let Some(name) = noted(&note).filter(due) {
                 // Delete the note last: without it, the entry would count as good.
                 hub.wait(hub.delete(&self.path_of(&name)?))?;

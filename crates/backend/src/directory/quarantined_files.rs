@@ -8,8 +8,8 @@
 //! following links, and so is each note. Notes and the stamp are replaced, and existing files are never written to.
 
 use super::Directory;
-use crate::quarantine_schedule::{is_ahead, is_due, is_over};
-use crate::{Backend, EntryIdentity, EntryName, Quarantine, QuarantineList, QuarantinedEntry};
+use crate::quarantine::{Fate, fate, is_due};
+use crate::{Backend, EntryIdentity, EntryName, Quarantine, QuarantineList, Quarantined};
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use rustix::fs::Mode;
@@ -39,7 +39,7 @@ impl QuarantineList for Directory {
         place == Backend::describe(self)
     }
 
-    fn quarantined(&self) -> Result<Vec<QuarantinedEntry>> {
+    fn quarantined(&self) -> Result<Vec<Quarantined>> {
         let shown = self.path.join(PLACE);
         let context = || format!("list {}", shown.display());
         let Some(quarantine) = self.quarantine().with_context(context)? else {
@@ -52,10 +52,13 @@ impl QuarantineList for Directory {
             if let Ok(opened) = quarantine.open_file(note_of(&file)) {
                 let _ = opened.take(NOTE_LIMIT).read_to_end(&mut note);
             }
-            asides.push(QuarantinedEntry { name, file: shown.join(file), size: facts.size, note });
+            asides.push((name, shown.join(file), facts.size, note));
         }
-        asides.sort_by(|a, b| (&b.name.generation, &b.file).cmp(&(&a.name.generation, &a.file)));
-        Ok(asides)
+        asides.sort_by(|a, b| (&b.0.generation, &b.1).cmp(&(&a.0.generation, &a.1)));
+        let described = asides
+            .into_iter()
+            .map(|(name, file, size, note)| Quarantined::from_bytes(&note, name, size, file));
+        Ok(described.collect())
     }
 }
 
@@ -69,8 +72,9 @@ impl Quarantine for Directory {
         EntryIdentity { place: Backend::describe(self), version }
     }
 
-    fn set_aside(&self, name: &EntryName, note: &[u8]) -> Result<Option<PathBuf>> {
+    fn set_aside(&self, name: &EntryName, note: &Quarantined) -> Result<Option<PathBuf>> {
         let file_name = Self::file_name(name)?;
+        let note = note.to_bytes()?;
         let shown = self.path.join(PLACE);
         let context = || format!("move {file_name} to {}", shown.display());
         let Some(directory) = self.open_dir().with_context(context)? else { return Ok(None) };
@@ -84,7 +88,7 @@ impl Quarantine for Directory {
                 Ok(()) => {
                     // On a full disk the note cannot be written. The entry is out of the way nevertheless, and a
                     // sweep creates the note.
-                    let _ = quarantine.replace(note_of(new.as_ref()), note, NOTE_MODE);
+                    let _ = quarantine.replace(note_of(new.as_ref()), &note, NOTE_MODE);
                     return Ok(Some(shown.join(new)));
                 }
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
@@ -124,18 +128,20 @@ fn sweep(quarantine: &OpenDir, keep: Duration) -> io::Result<()> {
     quarantine.replace(STAMP, b"", NOTE_MODE)?;
     for Kept { name, file, .. } in kept(quarantine)? {
         let note = note_of(&file);
-        let Some(noted) = changed(quarantine, &note) else {
-            // The note was lost, or the run that moved the file is about to write it.
-            let made = quarantine.create(&note, Mode::from_raw_mode(NOTE_MODE));
-            made.map(drop).or_else(unless(ErrorKind::AlreadyExists))?;
-            continue;
-        };
-        if is_ahead(noted, now) {
-            renew_note(quarantine, &note)?;
-        } else if is_over(&name, noted, keep, now) {
-            // Delete the note last: the time of a file without a note would start again.
-            quarantine.remove(&file).or_else(unless(ErrorKind::NotFound))?;
-            remove_note(quarantine, &note)?;
+        let noted = changed(quarantine, &note);
+        match fate(&name, noted, Some(keep), now) {
+            Fate::Keep => {}
+            Fate::CountFromNow if noted.is_some() => renew_note(quarantine, &note)?,
+            Fate::CountFromNow => {
+                // The note was lost, or the run that moved the file is about to write it.
+                let made = quarantine.create(&note, Mode::from_raw_mode(NOTE_MODE));
+                made.map(drop).or_else(unless(ErrorKind::AlreadyExists))?;
+            }
+            Fate::Delete => {
+                // Delete the note last: the time of a file without a note would start again.
+                quarantine.remove(&file).or_else(unless(ErrorKind::NotFound))?;
+                remove_note(quarantine, &note)?;
+            }
         }
     }
     forget_notes_of_nothing(quarantine)

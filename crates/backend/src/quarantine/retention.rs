@@ -1,6 +1,6 @@
-//! How long entries stay in quarantine: the rules that all backends share.
+//! How long entries stay in quarantine, and when old ones are deleted.
 
-use super::EntryName;
+use crate::EntryName;
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 
@@ -16,19 +16,38 @@ pub fn is_due(last: Option<Timestamp>, now: Timestamp) -> bool {
     last.is_none_or(|last| is_ahead(last, now) || now.duration_since(last) >= BETWEEN_SWEEPS)
 }
 
-/// Returns whether a time was written by a clock that was wrong.
-pub fn is_ahead(time: Timestamp, now: Timestamp) -> bool {
-    time.duration_since(now) > AHEAD
+/// The result of a sweep for an entry in quarantine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Keep,
+    /// Its time is not known or was written by a clock that was wrong: count from now.
+    CountFromNow,
+    Delete,
 }
 
-/// Returns whether an entry that was put into quarantine at `noted` has been kept for `keep`. If the clock of that
-/// machine was behind, `noted` may be before the generation of the entry; then the time is counted from the
-/// generation.
-pub fn is_over(name: &EntryName, noted: Timestamp, keep: Duration, now: Timestamp) -> bool {
+/// Decides about an entry that was put into quarantine at `noted` and is to be kept for `keep`, or for ever. If the
+/// clock of that machine was behind, `noted` may be before the generation of the entry; then the time is counted from
+/// the generation.
+pub fn fate(
+    name: &EntryName,
+    noted: Option<Timestamp>,
+    keep: Option<Duration>,
+    now: Timestamp,
+) -> Fate {
+    let Some(noted) = noted.filter(|noted| !is_ahead(*noted, now)) else {
+        return Fate::CountFromNow;
+    };
     let made = name.generation.time().filter(|made| *made <= now);
     let since = made.map_or(noted, |made| made.max(noted));
-    let age = Duration::try_from(now.duration_since(since));
-    age.is_ok_and(|age| age >= keep)
+    match (Duration::try_from(now.duration_since(since)), keep) {
+        (Ok(age), Some(keep)) if age >= keep => Fate::Delete,
+        _ => Fate::Keep,
+    }
+}
+
+/// Returns whether a time was written by a clock that was wrong.
+fn is_ahead(time: Timestamp, now: Timestamp) -> bool {
+    time.duration_since(now) > AHEAD
 }
 
 #[cfg(test)]
@@ -53,16 +72,19 @@ mod tests {
     #[test]
     fn retention_counts_from_quarantine_but_not_before_creation() {
         let now = at("2026-11-22T12:00:00Z");
-        let keep = Duration::from_secs(10 * 24 * 3600);
+        let keep = Some(Duration::from_secs(10 * 24 * 3600));
+        let fate = |name: &EntryName, noted: &str| super::fate(name, Some(at(noted)), keep, now);
         let old = EntryName::parse("k.20200101T000000.000000Z").unwrap();
-        assert!(is_over(&old, at("2026-11-12T12:00:00Z"), keep, now));
-        assert!(!is_over(&old, at("2026-11-12T12:00:01Z"), keep, now));
+        assert_eq!(fate(&old, "2026-11-12T12:00:00Z"), Fate::Delete);
+        assert_eq!(fate(&old, "2026-11-12T12:00:01Z"), Fate::Keep);
+        assert_eq!(super::fate(&old, Some(at("2020-01-02T00:00:00Z")), None, now), Fate::Keep);
         // A machine without a battery noted the year 1970.
         let new = EntryName::parse("k.20261120T000000.000000Z").unwrap();
-        assert!(!is_over(&new, at("1970-01-01T00:00:05Z"), keep, now));
+        assert_eq!(fate(&new, "1970-01-01T00:00:05Z"), Fate::Keep);
         // The clock of the machine that saved the entry was ahead.
         let ahead = EntryName::parse("k.20991120T000000.000000Z").unwrap();
-        assert!(is_over(&ahead, at("2026-11-01T00:00:00Z"), keep, now));
-        assert!(!is_over(&old, at("2031-01-01T00:00:00Z"), keep, now));
+        assert_eq!(fate(&ahead, "2026-11-01T00:00:00Z"), Fate::Delete);
+        assert_eq!(fate(&old, "2031-01-01T00:00:00Z"), Fate::CountFromNow);
+        assert_eq!(super::fate(&old, None, keep, now), Fate::CountFromNow);
     }
 }

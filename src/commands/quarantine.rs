@@ -1,15 +1,12 @@
 //! Quarantine of entries that failed their checks: they are moved aside with the reason or, if that is not
 //! possible, remembered.
 
-mod denylist;
-
 use super::job_state::State;
 use crate::config::Quarantine;
-use crate::report::Quarantined;
+use anyhow::Context;
 use jiff::Timestamp;
-use storecache_backend::{Backend, EntryName, QuarantineList, QuarantinedEntry};
+use storecache_backend::{Backend, Denylist, EntryName, QuarantineList, Quarantined};
 use storecache_entry::Ladder;
-use storecache_runtime::files::DirPath;
 
 /// Moves an entry aside or else remembers it. Returns what was done.
 pub fn condemn(
@@ -29,13 +26,17 @@ pub fn condemn(
         file: None,
         problem: None,
     };
-    let note = serde_json::to_vec_pretty(&bad).unwrap_or_default();
-    match backend.set_aside(name, &note) {
+    match backend.set_aside(name, &bad) {
         Ok(file) => bad.file = file,
         Err(e) => bad.problem = Some(format!("{e:#}")),
     }
+    let remember = || {
+        let list =
+            options.denylist.as_ref().context("no home directory for the list of bad entries")?;
+        list.remember(backend.identify(name), &bad)
+    };
     if bad.file.is_none()
-        && let Err(e) = denylist::remember(backend, name, &bad, options.memory.as_ref())
+        && let Err(e) = remember()
     {
         let problem = bad.problem.map(|problem| format!("{problem}; "));
         let problem = problem.unwrap_or_default();
@@ -46,7 +47,8 @@ pub fn condemn(
 
 /// Returns the existing entries that must not be tried again, with the reasons.
 pub fn known(backend: &dyn Backend, options: &Quarantine) -> Vec<(EntryName, Quarantined)> {
-    denylist::of(backend, options)
+    let list = options.denylist.as_ref();
+    list.map(|list| list.known(backend, options.keep)).unwrap_or_default()
 }
 
 /// Returns entries that a save must treat as absent: known bad entries, and those that the restore of this
@@ -72,8 +74,8 @@ pub fn sweep(backend: &dyn Backend, options: &Quarantine) {
     if let Some(keep) = options.keep {
         let _ = backend.sweep(keep);
     }
-    if let Some(place) = &options.memory {
-        let _ = denylist::sweep(place, options.keep);
+    if let Some(list) = &options.denylist {
+        let _ = list.sweep(options.keep);
     }
 }
 
@@ -83,25 +85,11 @@ pub fn sweep(backend: &dyn Backend, options: &Quarantine) {
 /// If the files cannot be listed.
 pub fn list(
     place: &(impl QuarantineList + ?Sized),
-    memory: Option<&DirPath>,
+    denylist: Option<&Denylist>,
 ) -> anyhow::Result<Vec<Quarantined>> {
-    let mut all: Vec<_> = place.quarantined()?.into_iter().map(noted).collect();
-    let remembered = denylist::all(memory).into_iter().filter(|it| place.is_at(&it.place));
-    all.extend(remembered.map(|it| it.what));
+    let mut all = place.quarantined()?;
+    all.extend(denylist.into_iter().flat_map(|list| list.entries_of(place)));
     Ok(all)
-}
-
-/// The report of a quarantined file: name and size are those of the file, everything else is from its note.
-fn noted(aside: QuarantinedEntry) -> Quarantined {
-    let note: Option<Quarantined> = serde_json::from_slice(&aside.note).ok();
-    let lost = || Quarantined { reason: "its note is missing".into(), ..Quarantined::default() };
-    Quarantined {
-        entry: aside.name.to_string(),
-        key: aside.name.key,
-        size: Some(aside.size),
-        file: Some(aside.file),
-        ..note.unwrap_or_else(lost)
-    }
 }
 
 /// A sentence for people about what happened to the bad entries of a run and what to do; `None` if `bad` is empty.
