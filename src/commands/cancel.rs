@@ -5,22 +5,19 @@ use anyhow::{Context, Result};
 use rustix::fs::{FileType, fstat};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{ErrorKind, Read, stdin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 use storecache_runtime::{liveness, threads};
 
-/// Global, because signals are sent to the whole process.
-static CALLED_OFF: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
-
 /// The cancellation flag of this process.
 pub fn flag() -> &'static Arc<AtomicBool> {
-    &CALLED_OFF
+    liveness::process_run().cancel_flag()
 }
 
 /// Whether the run has been canceled.
 pub fn called_off() -> bool {
-    CALLED_OFF.load(Ordering::Relaxed)
+    liveness::process_run().is_canceled()
 }
 
 /// Returns the flag, which SIGINT, SIGTERM and SIGHUP set. A canceled run asks the root helper to abort,
@@ -35,8 +32,7 @@ pub fn on_signals() -> Result<Arc<AtomicBool>> {
 
 /// Starts the timeouts of a run. When its deadline passes, the run is canceled as if by a signal.
 pub fn start_clocks(clocks: &Clocks) -> Result<()> {
-    liveness::set_stall_timeout(clocks.stall);
-    liveness::set_cancel_flag(flag());
+    liveness::process_run().set_stall_timeout(clocks.stall);
     let Some(deadline) = clocks.deadline else { return Ok(()) };
     let end = Instant::now() + deadline;
     threads::start("that watches the deadline", move || {

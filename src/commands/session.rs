@@ -115,7 +115,7 @@ impl RunFacts {
             // Failures after a timeout are consequences of it. An error that the root helper reports is
             // independent of it.
             Some(cut) if by_helper.is_none() => Failure {
-                line: format!("{command}: {}: {cut}", cut.seen.phase),
+                line: format!("{command}: {}: {cut}", cut.state.phase),
                 cut: Some(cut.into()),
                 cancelled: false,
             },

@@ -105,13 +105,14 @@ pub struct Cut {
 }
 
 impl From<&liveness::TimedOut> for Cut {
-    fn from(cut: &liveness::TimedOut) -> Self {
+    fn from(timed_out: &liveness::TimedOut) -> Self {
+        let state = &timed_out.state;
         Cut {
-            clock: cut.clock.to_owned(),
-            phase: cut.seen.phase.clone(),
-            phase_seconds: cut.seen.in_phase.as_secs_f64(),
-            silent_seconds: cut.seen.silent.as_secs_f64(),
-            last_sign: cut.seen.sign.clone(),
+            clock: timed_out.flag.to_owned(),
+            phase: state.phase.clone(),
+            phase_seconds: state.in_phase.as_secs_f64(),
+            silent_seconds: state.idle.as_secs_f64(),
+            last_sign: state.last_activity.clone(),
         }
     }
 }

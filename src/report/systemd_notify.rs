@@ -19,14 +19,14 @@ pub fn tell_signs(command: &'static str, progress: &Progress) {
     let voice = progress.voice();
     let every = ALIVE_EVERY.min(liveness::stall_timeout() / 3);
     let last = Mutex::new(Instant::now());
-    liveness::listen(move |phase, sign, text| {
+    liveness::process_run().set_listener(move |phase, activity, text| {
         notify(&[
             NotifyState::Watchdog,
             // A line break would begin another field (`man 3 sd_notify`).
             NotifyState::Status(&escape(&format!("{command}: {phase}: {text}"))),
         ]);
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-        if sign == Activity::Moved {
+        if activity == Activity::Progress {
             // Progress is shown by the progress bar or lines.
             *last = Instant::now();
         } else if last.elapsed() >= every {
@@ -43,7 +43,7 @@ pub fn ready() {
 
 /// Reports that only the final report remains to be printed.
 pub fn stopping() {
-    liveness::clear_listener();
+    liveness::process_run().remove_listener();
     notify(&[NotifyState::Stopping]);
 }
 

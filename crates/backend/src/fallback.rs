@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use storecache_entry::Rung;
-use storecache_runtime::liveness::{is_canceled, run_blocking_for};
+use storecache_runtime::liveness::{process_run, run_blocking_for};
 
 /// Several backends, combined.
 pub struct FallbackBackend {
@@ -73,7 +73,9 @@ impl FallbackBackend {
         if !others {
             return request(member.as_ref());
         }
-        run_blocking_for(&member.describe(), self.limit, move || Ok(request(member.as_ref())))?
+        run_blocking_for(process_run(), &member.describe(), self.limit, move || {
+            Ok(request(member.as_ref()))
+        })?
     }
 
     /// Sends requests to the members in order, until `enough` accepts an answer or `request` returns `None`. A
@@ -102,7 +104,7 @@ impl FallbackBackend {
                     }
                     continue;
                 }
-                Err(error) if is_canceled() => return Err(error),
+                Err(error) if process_run().is_canceled() => return Err(error),
                 Err(error) => error,
             };
             let name = self.members[at].describe();

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use storecache_entry::Rung;
-use storecache_runtime::liveness::{self, BlockingWorker, run_blocking};
+use storecache_runtime::liveness::{self, BlockingWorker, process_run, run_blocking};
 
 /// Bytes to read or write at a time. Each piece is copied, and counts as activity.
 const PIECE: usize = 1 << 20;
@@ -30,7 +30,7 @@ impl<B: Backend + 'static> StallGuard<B> {
         work: impl FnOnce(&B) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E> {
         let backend = Arc::clone(&self.0);
-        run_blocking(self.0.describe(), move || work(&backend))?
+        run_blocking(process_run(), self.0.describe(), move || work(&backend))?
     }
 }
 
@@ -43,14 +43,18 @@ impl<B: Backend + 'static> Backend for StallGuard<B> {
         let name = name.clone();
         let reader = self.run(move |backend| backend.open(&name))?;
         let (size, who) = (reader.size(), self.describe());
-        Ok(Box::new(Reader { size, inner: BlockingWorker::new(who, reader)?, read: 0 }))
+        Ok(Box::new(Reader {
+            size,
+            inner: BlockingWorker::new(process_run(), who, reader)?,
+            read: 0,
+        }))
     }
 
     fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>, BackendError> {
         let name = name.clone();
         let writer = self.run(move |backend| backend.create(&name))?;
         Ok(Box::new(Writer {
-            inner: BlockingWorker::new(self.describe(), Some(writer))?,
+            inner: BlockingWorker::new(process_run(), self.describe(), Some(writer))?,
             written: 0,
         }))
     }

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use storecache_programs as system;
 use storecache_programs::{OpenProgram, ProcessContext, Program};
 use storecache_runtime::disclosure;
-use storecache_runtime::liveness::{self, LOOK, SILENT, StallTimer};
+use storecache_runtime::liveness::{self, POLL_INTERVAL, SILENCE_THRESHOLD, StallTimer};
 
 /// Namespaces that a daemon in a container may have of its own. The mount namespace is last: after joining it,
 /// this process does not have its own /proc any more.
@@ -99,30 +99,35 @@ impl ProcessHandle {
     fn await_end_asking(&self, patience: Duration, again: Option<Duration>) -> Result<()> {
         let mut asked = Instant::now();
         let name = format!("the daemon, process {},", self.pid);
-        let mut vigil = StallTimer::new(patience);
-        while !self.ends_within(LOOK)? {
-            let sign = vigil.look(&procfs::family(self.pid));
+        let mut stall_timer = StallTimer::new(patience);
+        while !self.ends_within(POLL_INTERVAL)? {
+            let activity = stall_timer.sample(&procfs::family(self.pid));
             // A process that works on its end is left alone: its handler may start over with each signal.
-            if sign.is_some() {
+            if activity.is_some() {
                 asked = Instant::now();
             }
             if again.is_some_and(|again| asked.elapsed() >= again) {
                 asked = Instant::now();
                 self.terminate()?;
             }
-            match sign {
-                Some(sign) => liveness::alive(format!("{name} was sent SIGTERM, and {sign}")),
-                None if vigil.silent() < SILENT => {}
-                None => liveness::waiting(format!("{name} was sent SIGTERM, and {}", vigil.tell())),
+            match activity {
+                Some(activity) => {
+                    liveness::alive(format!("{name} was sent SIGTERM, and {activity}"))
+                }
+                None if stall_timer.idle() < SILENCE_THRESHOLD => {}
+                None => liveness::waiting(format!(
+                    "{name} was sent SIGTERM, and {}",
+                    stall_timer.describe_silence()
+                )),
             }
-            if vigil.is_over() {
+            if stall_timer.is_expired() {
                 let seconds = patience.as_secs();
                 bail!(liveness::timed_out(
                     "daemon-timeout",
                     format!(
                         "{name} did not end within {seconds} s of SIGTERM: it {}; once it has \
                          ended, start it again",
-                        vigil.tell()
+                        stall_timer.describe_silence()
                     )
                 ));
             }

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use std::time::Duration;
 use storecache_programs::{Program, await_status};
-use storecache_runtime::liveness::Watch;
+use storecache_runtime::liveness::{Watch, process_run};
 
 /// Runs a shell command as the user who asked for it, so that it does not get more rights than that user has.
 ///
@@ -17,10 +17,11 @@ pub fn run(
     cancelled: &dyn Fn() -> Result<()>,
 ) -> Result<()> {
     let watch = Watch {
+        run: process_run(),
         what: &format!("the command {text:?}"),
         flag: "daemon-timeout",
-        clock: patience,
-        cancelled,
+        timeout: patience,
+        check_canceled: cancelled,
         probe: &mut || None,
     };
     let status = await_status(Program::UserCommand { text, user: run_as }, watch)?;

@@ -15,7 +15,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use storecache_programs::{HerdOrder, Program, await_output};
-use storecache_runtime::liveness::Watch;
+use storecache_runtime::liveness::{Watch, process_run};
 
 /// A shepherd that storecache may control.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,10 +129,11 @@ impl Shepherd {
         let about =
             || format!("herd --socket {} {}", self.socket.display(), order.words().join(" "));
         let watch = Watch {
+            run: process_run(),
             what: &about(),
             flag: "daemon-timeout",
-            clock: self.patience,
-            cancelled: &|| Ok(()),
+            timeout: self.patience,
+            check_canceled: &|| Ok(()),
             probe: &mut || None,
         };
         let herd = Program::Herd { socket: &self.socket, owner: self.owner, order };

@@ -12,7 +12,7 @@ use std::process::Output;
 use std::time::Duration;
 use storecache_programs as system;
 use storecache_programs::{UnitOrder, await_output};
-use storecache_runtime::liveness::{StallTimer, Watch, describe};
+use storecache_runtime::liveness::{StallTimer, Watch, describe, process_run};
 use storecache_runtime::retry::insist;
 use storecache_runtime::{disclosure, threads};
 
@@ -164,13 +164,14 @@ fn change(
 ) -> Result<()> {
     let what = format!("systemctl {} {}", order.verb(), units.join(" "));
     let output = once_more_if_killed(|| {
-        let mut vigil = StallTimer::new(patience);
-        let mut probe = || at_work(units, &mut vigil);
+        let mut stall_timer = StallTimer::new(patience);
+        let mut probe = || at_work(units, &mut stall_timer);
         let watch = Watch {
+            run: process_run(),
             what: &what,
             flag: "daemon-timeout",
-            clock: patience,
-            cancelled,
+            timeout: patience,
+            check_canceled: cancelled,
             probe: &mut probe,
         };
         await_output(system::Program::Systemctl { order, units }, watch)
@@ -181,21 +182,21 @@ fn change(
 
 /// Describes what systemd is waiting for, if that counts as activity: a unit that changes its state under a
 /// timeout of systemd's own, or a unit whose processes work.
-fn at_work(units: &[String], vigil: &mut StallTimer) -> Option<String> {
+fn at_work(units: &[String], stall_timer: &mut StallTimer) -> Option<String> {
     let wanted = "Id,ActiveState,SubState,TimeoutStopUSec,TimeoutStartUSec,ControlGroup";
     for unit in show(units, wanted).ok()? {
         let value = |name: &str| unit.get(name).map_or("", String::as_str);
-        let (state, clock) = match value("ActiveState") {
+        let (state, timeout) = match value("ActiveState") {
             "deactivating" => ("deactivating", "TimeoutStopUSec"),
             "activating" => ("activating", "TimeoutStartUSec"),
             _ => continue,
         };
         let changes = format!("{} is {state} ({})", value("Id"), value("SubState"));
-        if value(clock) != "infinity" {
+        if value(timeout) != "infinity" {
             return Some(changes);
         }
-        if let Some(sign) = vigil.look(&processes(value("ControlGroup"))) {
-            return Some(format!("{changes}, and {sign}"));
+        if let Some(activity) = stall_timer.sample(&processes(value("ControlGroup"))) {
+            return Some(format!("{changes}, and {activity}"));
         }
     }
     None

@@ -188,7 +188,7 @@ pub fn output(program: Program<'_>) -> Result<Output, Error> {
 }
 
 pub fn await_output(program: Program<'_>, watch: Watch<'_>) -> Result<Output> {
-    (watch.cancelled)()?;
+    (watch.check_canceled)()?;
     let output = execute(program)?;
     // The real implementation may call the probe at any time.
     (watch.probe)();

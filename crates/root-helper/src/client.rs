@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use storecache_programs::{Program, spawn};
-use storecache_runtime::liveness::{self, LOOK, StallTimer};
+use storecache_runtime::liveness::{self, POLL_INTERVAL, StallTimer};
 use storecache_runtime::memory::{ByteSemaphore, MeteredBytes, Packing};
 use storecache_runtime::standard_error::note;
 use storecache_runtime::threads;
@@ -257,8 +257,8 @@ impl RootHelperProcess {
     pub fn send(&mut self, request: &Request, payload: &[u8]) -> Result<(), HelperError> {
         self.check()?;
         let mut requests = self.requests.take().context("the root helper was asked to end")?;
-        let mut vigil = StallTimer::new(liveness::stall_timeout()).without_bytes();
-        let mut wait = || self.wait(&mut vigil);
+        let mut stall_timer = StallTimer::new(liveness::stall_timeout()).without_bytes();
+        let mut wait = || self.wait(&mut stall_timer);
         let mut sending = Sending { pipe: &mut requests, wait: &mut wait, stop: None };
         let sent = write_message(&mut sending, request, payload);
         match (sent, sending.stop.take()) {
@@ -283,24 +283,26 @@ impl RootHelperProcess {
     ///
     /// # Errors
     /// If the run was canceled, or if the root helper shows no activity for too long.
-    fn wait(&mut self, vigil: &mut StallTimer) -> Result<(), HelperError> {
+    fn wait(&mut self, stall_timer: &mut StallTimer) -> Result<(), HelperError> {
         self.check()?;
         while let Ok(message) = self.replies.try_recv() {
             self.early.push_back(message);
         }
-        self.watch(vigil)
+        self.watch(stall_timer)
     }
 
     /// Checks whether the root helper is active.
-    fn watch(&self, vigil: &mut StallTimer) -> Result<(), HelperError> {
-        vigil.sign_at(*self.heard.lock().unwrap_or_else(PoisonError::into_inner));
+    fn watch(&self, stall_timer: &mut StallTimer) -> Result<(), HelperError> {
+        stall_timer.reset_at(*self.heard.lock().unwrap_or_else(PoisonError::into_inner));
         let pid = self.pid.unwrap_or(self.child.id());
-        if let Some(sign) = vigil.look(&[pid]) {
-            liveness::alive(format!("{}: {sign}", self.name()));
+        if let Some(activity) = stall_timer.sample(&[pid]) {
+            liveness::alive(format!("{}: {activity}", self.name()));
         }
-        if vigil.is_over() {
-            let timed_out =
-                liveness::timed_out("stall-timeout", format!("{} {}", self.name(), vigil.tell()));
+        if stall_timer.is_expired() {
+            let timed_out = liveness::timed_out(
+                "stall-timeout",
+                format!("{} {}", self.name(), stall_timer.describe_silence()),
+            );
             return Err(timed_out.into());
         }
         Ok(())
@@ -326,12 +328,12 @@ impl RootHelperProcess {
         if let Some(message) = self.early.pop_front() {
             return failure_or(message?);
         }
-        let mut vigil = StallTimer::new(liveness::stall_timeout()).without_bytes();
+        let mut stall_timer = StallTimer::new(liveness::stall_timeout()).without_bytes();
         loop {
             self.check()?;
-            match self.replies.recv_timeout(LOOK) {
+            match self.replies.recv_timeout(POLL_INTERVAL) {
                 Ok(message) => return failure_or(message?),
-                Err(RecvTimeoutError::Timeout) => self.watch(&mut vigil)?,
+                Err(RecvTimeoutError::Timeout) => self.watch(&mut stall_timer)?,
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(self.ended());
                 }
@@ -388,7 +390,7 @@ impl RootHelperProcess {
     /// Closes the root helper's input, lets it undo its changes, and returns what it wrote to standard error.
     fn end(&mut self) -> String {
         self.requests = None;
-        let mut vigil = StallTimer::new(liveness::stall_timeout()).without_bytes();
+        let mut stall_timer = StallTimer::new(liveness::stall_timeout()).without_bytes();
         let mut means = [Signal::CONT, Signal::KILL].into_iter();
         // Undoing may take as long as it needs, unless this run was already aborted by a timeout.
         let most = liveness::first_timeout().map(|_| liveness::stall_timeout() * 3);
@@ -398,14 +400,15 @@ impl RootHelperProcess {
             self.signal(means.next());
         }
         loop {
-            match self.replies.recv_timeout(LOOK) {
+            match self.replies.recv_timeout(POLL_INTERVAL) {
                 // Frames that are no longer needed would only use memory.
                 Ok(Ok((Reply::Frame { .. }, _))) => {}
                 Ok(message) => self.early.push_back(message),
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
-                    vigil.sign_at(*self.heard.lock().unwrap_or_else(PoisonError::into_inner));
-                    vigil.look(&[self.pid.unwrap_or(self.child.id())]);
+                    stall_timer
+                        .reset_at(*self.heard.lock().unwrap_or_else(PoisonError::into_inner));
+                    stall_timer.sample(&[self.pid.unwrap_or(self.child.id())]);
                 }
             }
             if most.is_some_and(|most| began.elapsed() >= most) {
@@ -415,8 +418,8 @@ impl RootHelperProcess {
                     "{name} is still working, and undoes its changes as soon as it can"
                 );
             }
-            if vigil.is_over() {
-                vigil.sign();
+            if stall_timer.is_expired() {
+                stall_timer.reset();
                 let Some(means) = means.next() else {
                     LEFT_ALONE.store(true, Ordering::Relaxed);
                     return format!(
@@ -463,7 +466,7 @@ fn hear(child: &mut Child, by_sudo: bool, memory: &ByteSemaphore) -> Result<Hear
         while let Some(message) = read_message(&mut output, &memory).transpose() {
             *last_heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
             if let Ok((Reply::Alive { phase, sign, text }, _)) = message {
-                liveness::forward(&phase, sign, text);
+                liveness::process_run().forward(&phase, sign, text);
                 continue;
             }
             let failed = message.is_err();

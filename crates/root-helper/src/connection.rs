@@ -193,7 +193,7 @@ impl Conversation {
     /// activity, and if the user process does not read.
     pub fn tell_signs(&self) {
         let output = Arc::clone(&self.output);
-        liveness::listen(move |phase, sign, text| {
+        liveness::process_run().set_listener(move |phase, sign, text| {
             let Ok(mut output) = output.try_lock() else { return };
             if !output.has_room() {
                 return;

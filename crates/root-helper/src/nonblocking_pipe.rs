@@ -7,7 +7,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use std::io::{self, ErrorKind, Write};
 use std::process::ChildStdin;
 
-use storecache_runtime::liveness::LOOK;
+use storecache_runtime::liveness::POLL_INTERVAL;
 
 /// The standard input of another process. Nothing else writes to it.
 pub struct Pipe(ChildStdin);
@@ -40,7 +40,7 @@ pub struct Sending<'a> {
 
 impl Write for Sending<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let step = Timespec { tv_sec: 0, tv_nsec: LOOK.subsec_nanos().into() };
+        let interval = Timespec { tv_sec: 0, tv_nsec: POLL_INTERVAL.subsec_nanos().into() };
         loop {
             match self.pipe.0.write(bytes) {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {}
@@ -50,7 +50,7 @@ impl Write for Sending<'_> {
                 self.stop = Some(SendStop::GaveUp(error));
                 return Err(io::Error::other("gave up waiting for the root helper"));
             }
-            poll(&mut [PollFd::new(&self.pipe.0, PollFlags::OUT)], Some(&step))?;
+            poll(&mut [PollFd::new(&self.pipe.0, PollFlags::OUT)], Some(&interval))?;
         }
     }
 

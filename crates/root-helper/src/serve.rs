@@ -115,7 +115,7 @@ fn converse(
     share: Share,
     guardian: Option<Guardian>,
 ) -> Result<()> {
-    liveness::set_stall_timeout(store.stall);
+    liveness::process_run().set_stall_timeout(store.stall);
     talk.tell_signs();
     talk.reply(&Reply::Store(survey(store, store.asks_version)?))?;
     // Only one save or restore is served, because rights that it does not need are given up permanently.

@@ -1,6 +1,7 @@
 //! Common parts of all processes of storecache.
 //!
-//! - [`liveness`]: the phase and the last activity of a run, and timeouts on silence
+//! - [`RunContext`]: phase, last activity, timeouts and cancellation of one run
+//! - [`liveness`]: timeouts on silence
 //! - [`memory`]: the memory limit of a run, and accounting for bytes
 //! - [`untrusted`]: escaping of text from snapshots, servers and file names
 //! - [`files`], [`path_audit`]: directories that other users may write to, and which accounts can change a path
@@ -18,7 +19,10 @@ pub mod liveness;
 pub mod memory;
 pub mod path_audit;
 pub mod retry;
+mod run_context;
 pub mod standard_error;
 pub mod threads;
 pub mod untrusted;
 pub mod writeback;
+
+pub use run_context::RunContext;

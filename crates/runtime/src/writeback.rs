@@ -6,7 +6,7 @@
 //! Flushes begin early, so that little is left to wait for at the end. If the disk will not be used after a
 //! power failure, nothing is flushed.
 
-use crate::liveness::{self, LOOK, ProcActivity};
+use crate::liveness::{self, POLL_INTERVAL, ProcActivity};
 use crate::threads;
 use anyhow::{Result, anyhow};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -95,7 +95,7 @@ impl FinalFlush {
     pub fn wait(self) -> Result<Duration> {
         let Some((ended, thread)) = self.0 else { return Ok(Duration::ZERO) };
         let started = Instant::now();
-        while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+        while ended.recv_timeout(POLL_INTERVAL) == Err(RecvTimeoutError::Timeout) {
             if ProcActivity::of(std::process::id()).is_some_and(|it| it.waits_for_disk) {
                 let time = liveness::seconds(started.elapsed());
                 liveness::alive(format!("the disk has been writing for {time}"));

@@ -13,7 +13,7 @@ use std::fs::{File, TryLockError};
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
 use storecache_runtime::files::{DirPath, OpenDir};
-use storecache_runtime::liveness::LOOK;
+use storecache_runtime::liveness::POLL_INTERVAL;
 
 /// Name of the file in the user's state directory.
 const FILE: &str = "quarantine.json";
@@ -156,7 +156,7 @@ fn lock(file: &File) -> Result<()> {
         match file.try_lock() {
             Ok(()) => return Ok(()),
             Err(TryLockError::WouldBlock) if began.elapsed() < LOCK_PATIENCE => {
-                std::thread::sleep(LOOK)
+                std::thread::sleep(POLL_INTERVAL)
             }
             Err(TryLockError::WouldBlock) => {
                 bail!("another process has locked it for {} s", LOCK_PATIENCE.as_secs())

@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout};
 use storecache_programs::{Program, spawn};
-use storecache_runtime::liveness::{self, LOOK, SILENT, StallTimer};
+use storecache_runtime::liveness::{self, POLL_INTERVAL, SILENCE_THRESHOLD, StallTimer};
 
 /// A guardian process. When dropped, it is asked to end, and waited for unless it hangs.
 pub(super) struct GuardianHandle {
@@ -66,19 +66,19 @@ impl GuardianHandle {
     pub fn answer(&mut self, cancelled: &dyn Fn() -> Result<()>) -> Result<Answer> {
         let pid = self.child.id();
         // The guardian polls all the time, so its read counters are not evidence of progress.
-        let mut vigil = StallTimer::new(liveness::stall_timeout()).without_bytes();
-        let mut woken = false;
+        let mut stall_timer = StallTimer::new(liveness::stall_timeout()).without_bytes();
+        let mut is_continued = false;
         // The last status text of the guardian about the process that it waits for.
-        let mut said_last = String::new();
+        let mut last_report = String::new();
         while self.owed > 0 {
             cancelled()?;
             let line = self.next_line()?;
-            let said = line.as_deref().map(serde_json::from_str::<Answer>);
-            match said {
-                Some(Ok(Answer::Alive(sign, text))) => {
-                    vigil.sign();
-                    said_last = format!("; its last report: {text}");
-                    liveness::forward_in_phase(sign, text);
+            let answer = line.as_deref().map(serde_json::from_str::<Answer>);
+            match answer {
+                Some(Ok(Answer::Alive(activity, text))) => {
+                    stall_timer.reset();
+                    last_report = format!("; its last report: {text}");
+                    liveness::process_run().forward_in_phase(activity, text);
                 }
                 Some(Ok(answer)) => {
                     self.owed -= 1;
@@ -94,31 +94,34 @@ impl GuardianHandle {
                     None => return Err(self.death()),
                 },
                 // Prefer the guardian's own status text over an observation of its process.
-                None if vigil.silent() < SILENT => {}
-                None => match vigil.look(&[pid]) {
-                    Some(sign) => {
+                None if stall_timer.idle() < SILENCE_THRESHOLD => {}
+                None => match stall_timer.sample(&[pid]) {
+                    Some(activity) => {
                         let name = self.name;
-                        liveness::alive(format!("the {name}, process {pid}: {sign}{said_last}"));
+                        liveness::alive(format!(
+                            "the {name}, process {pid}: {activity}{last_report}"
+                        ));
                     }
                     // The user process leaves it to this timeout then: its own began earlier.
                     None => liveness::waiting(format!(
-                        "the {}, process {pid}, {}{said_last}",
+                        "the {}, process {pid}, {}{last_report}",
                         self.name,
-                        vigil.tell()
+                        stall_timer.describe_silence()
                     )),
                 },
             }
-            if !vigil.is_over() {
+            if !stall_timer.is_expired() {
                 continue;
             }
-            if woken {
+            if is_continued {
                 self.hangs = true;
-                let what = format!("the {}, process {pid}, {}", self.name, vigil.tell());
+                let what =
+                    format!("the {}, process {pid}, {}", self.name, stall_timer.describe_silence());
                 bail!(liveness::timed_out("stall-timeout", what));
             }
             // Another process may have stopped the guardian, and no other process would start the daemon.
-            woken = true;
-            vigil.sign();
+            is_continued = true;
+            stall_timer.reset();
             let _ = kill_process(Pid::from_child(&self.child), Signal::CONT);
         }
         bail!("no order to the guardian is pending")
@@ -126,9 +129,9 @@ impl GuardianHandle {
 
     /// Returns a line of the guardian, or `None` if none arrives soon. An incomplete line is its last one.
     fn next_line(&mut self) -> Result<Option<String>> {
-        let step = Timespec { tv_sec: 0, tv_nsec: LOOK.subsec_nanos().into() };
+        let interval = Timespec { tv_sec: 0, tv_nsec: POLL_INTERVAL.subsec_nanos().into() };
         if !self.answers.buffer().contains(&b'\n') {
-            match poll(&mut [PollFd::new(self.answers.get_ref(), PollFlags::IN)], Some(&step)) {
+            match poll(&mut [PollFd::new(self.answers.get_ref(), PollFlags::IN)], Some(&interval)) {
                 Ok(0) | Err(Errno::INTR) => return Ok(None),
                 done => done.context("read from the guardian")?,
             };

@@ -58,7 +58,8 @@ pub fn guard() -> u8 {
     for signal in [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGABRT] {
         let _ = signal_hook::flag::register(signal, Arc::default());
     }
-    liveness::listen(|_, sign, text| answer(&Answer::Alive(sign, text.to_owned())));
+    liveness::process_run()
+        .set_listener(|_, activity, text| answer(&Answer::Alive(activity, text.to_owned())));
     serve_orders()
 }
 
@@ -112,7 +113,7 @@ impl GuardianState {
             serde_json::from_str(line).context("parse the guardian setup")?;
         ward.store.mandate = ward.mandate;
         storecache_runtime::disclosure::limit_to(ward.mandate.confined())?;
-        liveness::set_stall_timeout(ward.store.stall);
+        liveness::process_run().set_stall_timeout(ward.store.stall);
         let target = StoreTarget::new(&ward.store)?;
         let (restores, other) = (ward.restores, find_other(other)?);
         Ok(GuardianState { target, restores, is_backup, other })

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use storecache_runtime::liveness::{self, ProcActivity};
 
 /// How often the root helper is checked.
-const LOOK: Duration = Duration::from_millis(500);
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(super) struct Orders {
     input: BufReader<File>,
@@ -38,7 +38,7 @@ impl Orders {
     /// Returns the next order, or `None` if the root helper is dead. A root helper that sends no order before
     /// `deadline` is killed, because it keeps the daemon stopped for longer than it may.
     pub fn hear(&mut self, deadline: Option<Instant>) -> Option<String> {
-        while !self.is_there(LOOK) {
+        while !self.is_there(CHECK_INTERVAL) {
             self.wake();
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 let _ = pidfd_send_signal(&self.root_helper, Signal::KILL);
@@ -79,14 +79,14 @@ impl Orders {
     /// not be allowed to wake it, because it is in another session. By then the user process has aborted the run by a
     /// timeout, so the root helper ends.
     fn wake(&mut self) {
-        let Some(root_half) = getppid() else { return };
-        let pid = root_half.as_raw_nonzero().get().cast_unsigned();
-        if !ProcActivity::of(pid).is_some_and(|vitals| vitals.stopped) {
+        let Some(root_helper) = getppid() else { return };
+        let pid = root_helper.as_raw_nonzero().get().cast_unsigned();
+        if !ProcActivity::of(pid).is_some_and(|process| process.stopped) {
             self.stopped = None;
         } else if self.stopped.get_or_insert_with(Instant::now).elapsed()
             >= liveness::stall_timeout() * 2
         {
-            let _ = kill_process(root_half, Signal::CONT);
+            let _ = kill_process(root_helper, Signal::CONT);
         }
     }
 }

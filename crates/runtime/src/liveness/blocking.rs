@@ -1,26 +1,18 @@
 //! Work that may block forever, such as reading a disk that hangs, on a separate thread. The thread that waits
 //! for it can still be canceled, and sees whether the work is active.
 
+use super::POLL_INTERVAL;
 use super::proc_activity::StallTimer;
-use super::{LOOK, alive, stall_timeout, timed_out};
-use crate::threads;
+use crate::{RunContext, threads};
 use anyhow::{Result, anyhow, bail};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-
-static CALLED_OFF: OnceLock<Arc<AtomicBool>> = OnceLock::new();
-
-/// From now on, such work is canceled once `flag` is set.
-pub fn set_cancel_flag(flag: &Arc<AtomicBool>) {
-    let _ = CALLED_OFF.set(Arc::clone(flag));
-}
 
 type Work<S> = Box<dyn FnOnce(&mut S) + Send>;
 
 /// A thread that owns a state and works on it for other threads.
 pub struct BlockingWorker<S> {
+    run: RunContext,
     /// Name of the worker, for messages.
     who: String,
     work: Sender<Work<S>>,
@@ -28,17 +20,21 @@ pub struct BlockingWorker<S> {
 }
 
 impl<S: Send + 'static> BlockingWorker<S> {
-    pub fn new(who: impl Into<String>, mut state: S) -> Result<Self> {
+    /// Starts the thread, which works for `run`. `who` is its name for messages.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub fn new(run: &RunContext, who: impl Into<String>, mut state: S) -> Result<Self> {
         let (work, queue) = bounded::<Work<S>>(0);
-        let (tell, told) = bounded(1);
+        let (send_tid, tid) = bounded(1);
         threads::start("for work that may block", move || {
-            let _ = tell.send(rustix::thread::gettid().as_raw_nonzero().get());
+            let _ = send_tid.send(rustix::thread::gettid().as_raw_nonzero().get());
             for work in queue {
                 work(&mut state);
             }
         })?;
-        let tid = told.recv().ok().and_then(|tid| u32::try_from(tid).ok()).unwrap_or_default();
-        Ok(BlockingWorker { who: who.into(), work, tid })
+        let tid = tid.recv().ok().and_then(|tid| u32::try_from(tid).ok()).unwrap_or_default();
+        Ok(BlockingWorker { run: run.clone(), who: who.into(), work, tid })
     }
 
     /// Runs `work` on the thread and waits for it.
@@ -53,30 +49,29 @@ impl<S: Send + 'static> BlockingWorker<S> {
         let (send, done) = bounded(1);
         let work: Work<S> = Box::new(move |state| drop(send.send(work(state))));
         // The send times out if the thread hangs in earlier work.
-        if self.work.send_timeout(work, LOOK).is_err() {
+        if self.work.send_timeout(work, POLL_INTERVAL).is_err() {
             bail!("{} no longer responds", self.who);
         }
         self.wait(&done)
     }
 
     fn wait<T>(&self, done: &Receiver<T>) -> Result<T> {
-        let mut vigil = StallTimer::new(stall_timeout());
+        let mut stall_timer = StallTimer::new(self.run.stall_timeout());
         loop {
-            match done.recv_timeout(LOOK) {
+            match done.recv_timeout(POLL_INTERVAL) {
                 Ok(value) => return Ok(value),
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(anyhow!("{} panicked", self.who));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            if is_canceled() {
-                bail!(super::cancel_reason());
+            self.run.check_canceled()?;
+            if let Some(activity) = stall_timer.sample_thread(self.tid) {
+                self.run.report_active(format!("{}: {activity}", self.who));
             }
-            if let Some(sign) = vigil.look_at_thread(self.tid) {
-                alive(format!("{}: {sign}", self.who));
-            }
-            if vigil.is_over() {
-                bail!(timed_out("stall-timeout", format!("{} {}", self.who, vigil.tell())));
+            if stall_timer.is_expired() {
+                let what = format!("{} {}", self.who, stall_timer.describe_silence());
+                bail!(self.run.timed_out("stall-timeout", what));
             }
         }
     }
@@ -84,10 +79,11 @@ impl<S: Send + 'static> BlockingWorker<S> {
 
 /// As [`BlockingWorker::run`], for a single piece of work.
 pub fn run_blocking<T: Send + 'static>(
+    run: &RunContext,
     who: impl Into<String>,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T> {
-    BlockingWorker::new(who, ())?.run(|()| work())
+    BlockingWorker::new(run, who, ())?.run(|()| work())
 }
 
 /// Runs work that has an alternative on a separate thread, and stops waiting after `limit`. That does not
@@ -97,6 +93,7 @@ pub fn run_blocking<T: Send + 'static>(
 /// An error of the work, [`Late`] after `limit`, or an error if the run is canceled meanwhile. In the last two
 /// cases the thread is left behind.
 pub fn run_blocking_for<T: Send + 'static>(
+    run: &RunContext,
     who: &str,
     limit: Duration,
     work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -105,18 +102,16 @@ pub fn run_blocking_for<T: Send + 'static>(
     threads::start("for work that has a fallback", move || drop(send.send(work())))?;
     let began = Instant::now();
     loop {
-        match done.recv_timeout(LOOK) {
+        match done.recv_timeout(POLL_INTERVAL) {
             Ok(value) => return value,
             Err(RecvTimeoutError::Disconnected) => return Err(anyhow!("{who} panicked")),
             Err(RecvTimeoutError::Timeout) => {}
         }
-        if is_canceled() {
-            bail!(super::cancel_reason());
-        }
+        run.check_canceled()?;
         if began.elapsed() >= limit {
             return Err(Late(limit).into());
         }
-        alive(format!("{who} has not answered yet"));
+        run.report_active(format!("{who} has not answered yet"));
     }
 }
 
@@ -124,8 +119,3 @@ pub fn run_blocking_for<T: Send + 'static>(
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("no answer within {}", super::seconds(*.0))]
 pub struct Late(pub Duration);
-
-/// Whether such work is canceled.
-pub fn is_canceled() -> bool {
-    CALLED_OFF.get().is_some_and(|flag| flag.load(Ordering::Relaxed))
-}

@@ -12,13 +12,13 @@ const SYSTEM_TIME: usize = 12;
 
 /// Minimum time between two samples. Sampling costs a little processor time, and so does a process that keeps
 /// polling its queue.
-const LOOK: Duration = Duration::from_millis(200);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Share of a processor that counts as work, in percent.
-const WORK: u128 = 10;
+const BUSY_PERCENT: u128 = 10;
 /// Share of the time that one thread has to wait for a processor, in percent, for its process to count as kept
 /// from work. A thread that only polls waits much less, however many other processes work.
-const KEPT_FROM_WORK: u128 = 50;
+const STARVED_PERCENT: u128 = 50;
 
 /// State of all threads of a process at some moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -126,28 +126,28 @@ fn bytes_moved(of: &Path) -> Option<u64> {
 /// Watches processes, or a thread, that may be silent although they work, with a timeout that counts from their
 /// last activity.
 pub struct StallTimer {
-    clock: Duration,
-    last: Instant,
-    looked: Instant,
-    known: Option<ProcActivity>,
+    timeout: Duration,
+    last_activity_at: Instant,
+    sampled_at: Instant,
+    last_sample: Option<ProcActivity>,
     stopped: bool,
-    /// The last activity that was seen.
-    sign: Option<&'static str>,
+    /// The last activity that a sample showed.
+    last_activity: Option<&'static str>,
     /// Whether bytes read and written count as activity. Those of a process that polls all the time mean
     /// nothing.
     bytes: bool,
 }
 
 impl StallTimer {
-    pub fn new(clock: Duration) -> Self {
+    pub fn new(timeout: Duration) -> Self {
         let now = Instant::now();
         StallTimer {
-            clock,
-            last: now,
-            looked: now,
-            known: None,
+            timeout,
+            last_activity_at: now,
+            sampled_at: now,
+            last_sample: None,
             stopped: false,
-            sign: None,
+            last_activity: None,
             bytes: true,
         }
     }
@@ -158,33 +158,29 @@ impl StallTimer {
     }
 
     /// Records that the process reported activity itself.
-    pub fn sign(&mut self) {
-        self.last = Instant::now();
+    pub fn reset(&mut self) {
+        self.last_activity_at = Instant::now();
     }
 
     /// Records that the process was active at that time.
-    pub fn sign_at(&mut self, at: Instant) {
-        self.last = self.last.max(at);
+    pub fn reset_at(&mut self, at: Instant) {
+        self.last_activity_at = self.last_activity_at.max(at);
     }
 
     /// Returns how long there was no activity.
-    pub fn silent(&self) -> Duration {
-        self.last.elapsed()
-    }
-
-    pub fn clock(&self) -> Duration {
-        self.clock
+    pub fn idle(&self) -> Duration {
+        self.last_activity_at.elapsed()
     }
 
     /// Samples the processes now and then. Returns a description of their activity, if there was any since the
     /// last sample.
-    pub fn look(&mut self, pids: &[u32]) -> Option<String> {
-        self.look_by(|| ProcActivity::of_all(pids))
+    pub fn sample(&mut self, pids: &[u32]) -> Option<String> {
+        self.sample_by(|| ProcActivity::of_all(pids))
     }
 
-    /// As [`StallTimer::look`], for a thread of this process.
-    pub fn look_at_thread(&mut self, tid: u32) -> Option<String> {
-        self.look_by(|| {
+    /// As [`StallTimer::sample`], for a thread of this process.
+    pub fn sample_thread(&mut self, tid: u32) -> Option<String> {
+        self.sample_by(|| {
             // The thread may wait for another thread of this process that waits for the disk.
             let all = ProcActivity::of(std::process::id())?;
             Some(ProcActivity {
@@ -194,17 +190,17 @@ impl StallTimer {
         })
     }
 
-    fn look_by(&mut self, vitals: impl FnOnce() -> Option<ProcActivity>) -> Option<String> {
-        let passed = self.looked.elapsed();
-        if passed < LOOK.min(self.clock / 4) {
+    fn sample_by(&mut self, read: impl FnOnce() -> Option<ProcActivity>) -> Option<String> {
+        let passed = self.sampled_at.elapsed();
+        if passed < SAMPLE_INTERVAL.min(self.timeout / 4) {
             return None;
         }
-        let before = self.known.take();
-        self.looked = Instant::now();
-        self.known = vitals();
-        let now = self.known.as_ref()?;
+        let before = self.last_sample.take();
+        self.sampled_at = Instant::now();
+        self.last_sample = read();
+        let now = self.last_sample.as_ref()?;
         self.stopped = now.stopped;
-        let sign = if now.waits_for_disk {
+        let activity = if now.waits_for_disk {
             "it waits for a disk"
         } else {
             let before = before?;
@@ -216,9 +212,9 @@ impl StallTimer {
             });
             let queued = queued.max().unwrap_or_default().as_micros();
             let both = before.moved.zip(now.moved).filter(|_| self.bytes);
-            if ticks > 1 && worked * 100 >= passed.as_micros() * WORK {
+            if ticks > 1 && worked * 100 >= passed.as_micros() * BUSY_PERCENT {
                 "it uses the CPU"
-            } else if queued * 100 >= passed.as_micros() * KEPT_FROM_WORK {
+            } else if queued * 100 >= passed.as_micros() * STARVED_PERCENT {
                 "it waits for a CPU"
             } else if both.is_some_and(|(before, now)| before != now) {
                 "it reads and writes"
@@ -226,21 +222,24 @@ impl StallTimer {
                 return None;
             }
         };
-        self.sign();
-        self.sign = Some(sign);
-        Some(sign.to_owned())
+        self.reset();
+        self.last_activity = Some(activity);
+        Some(activity.to_owned())
     }
 
     /// Whether the timeout has expired.
-    pub fn is_over(&self) -> bool {
-        self.silent() >= self.clock
+    pub fn is_expired(&self) -> bool {
+        self.idle() >= self.timeout
     }
 
     /// Describes, for people, how long there was no activity, and whether the process was stopped.
-    pub fn tell(&self) -> String {
+    pub fn describe_silence(&self) -> String {
         let stopped = if self.stopped { ", and is stopped (SIGSTOP?)" } else { "" };
-        let before = self.sign.map(|sign| format!(" (before that, {sign})")).unwrap_or_default();
-        format!("showed no activity for {}{before}{stopped}", seconds(self.silent()))
+        let before = self
+            .last_activity
+            .map(|activity| format!(" (before that, {activity})"))
+            .unwrap_or_default();
+        format!("showed no activity for {}{before}{stopped}", seconds(self.idle()))
     }
 }
 
@@ -248,8 +247,8 @@ impl StallTimer {
 pub fn describe(pid: u32) -> &'static str {
     match ProcActivity::of(pid) {
         None => "gone",
-        Some(vitals) if vitals.stopped => "stopped",
-        Some(vitals) if vitals.waits_for_disk => "waiting for a disk",
+        Some(process) if process.stopped => "stopped",
+        Some(process) if process.waits_for_disk => "waiting for a disk",
         Some(_) => "asleep",
     }
 }
@@ -270,10 +269,10 @@ mod tests {
 
     /// Returns the first activity that is seen, or `None` if the process is not active within the timeout.
     fn first(pid: u32, timeout: Duration) -> Option<String> {
-        let mut vigil = StallTimer::new(timeout);
-        while !vigil.is_over() {
-            if let Some(sign) = vigil.look(&[pid]) {
-                return Some(sign);
+        let mut stall_timer = StallTimer::new(timeout);
+        while !stall_timer.is_expired() {
+            if let Some(activity) = stall_timer.sample(&[pid]) {
+                return Some(activity);
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -284,12 +283,12 @@ mod tests {
     fn busy_process_is_active_and_sleeping_one_is_not() {
         let mut busy = spawn("while :; do :; done");
         let mut idle = spawn("exec sleep 60");
-        let signs = (first(busy.id(), TIMEOUT), first(idle.id(), Duration::from_secs(1)));
+        let activity = (first(busy.id(), TIMEOUT), first(idle.id(), Duration::from_secs(1)));
         for child in [&mut busy, &mut idle] {
             child.kill().unwrap();
             child.wait().unwrap();
         }
-        assert_eq!(signs, (Some("it uses the CPU".into()), None));
+        assert_eq!(activity, (Some("it uses the CPU".into()), None));
     }
 
     #[test]
@@ -306,12 +305,12 @@ mod tests {
         while priority(kept.id()) != 19 {
             std::thread::yield_now();
         }
-        let sign = first(kept.id(), TIMEOUT);
+        let activity = first(kept.id(), TIMEOUT);
         for child in [&mut ahead, &mut kept] {
             child.kill().unwrap();
             child.wait().unwrap();
         }
-        assert_eq!(sign.as_deref(), Some("it waits for a CPU"));
+        assert_eq!(activity.as_deref(), Some("it waits for a CPU"));
     }
 
     fn priority(pid: u32) -> i32 {
