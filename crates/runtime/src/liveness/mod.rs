@@ -4,7 +4,7 @@
 //! - [`wait`], [`output`]: run programs with such a timeout
 //! - [`BlockingWorker`], [`run_blocking`]: work that may block forever, on a separate thread
 //!
-//! They report to a [`RunContext`](crate::RunContext). This module knows timeouts and `/proc`, and not what the phases
+//! They report to a [`RunContext`]. This module knows timeouts and `/proc`, and not what the phases
 //! of a run are about.
 
 mod blocking;
