@@ -224,6 +224,8 @@ fn jobs_run_only_existing_scripts() {
     let has = |line: &str| assert!(ran.contains(line), "{line} is not in {ran:#?}");
     has("ci.yml test: scripts/test");
     has("ci.yml build: scripts/build-release");
+    has("ci.yml crates: scripts/crates");
+    has("ci.yml oldest-rust: scripts/oldest-rust");
     has("release.yml build: scripts/build-release");
     has("release.yml reproduce: scripts/reproduce");
     has("release.yml try: scripts/check-release");
