@@ -49,10 +49,13 @@ pub struct LivenessState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Activity {
     /// Progress: bytes, items, a process that has ended.
+    #[serde(rename = "Moved")]
     Progress,
     /// No progress, but the awaited process or device was seen to be active.
+    #[serde(rename = "Alive")]
     Active,
     /// A wait that has a timeout of its own. This is not evidence of activity.
+    #[serde(rename = "Waits")]
     Waiting,
 }
 
