@@ -2,8 +2,8 @@
 
 use super::run_error::RunError;
 use crate::report::{self, Outcome};
-use anyhow::anyhow;
 use std::time::Instant;
+use storecache_root_helper::HelperError;
 use storecache_root_helper::client::RootHelperProcess;
 use storecache_root_helper::protocol::{Reply, Request, Required};
 
@@ -23,7 +23,7 @@ pub fn check(root: &mut RootHelperProcess, patterns: &[String]) -> Result<Requir
     let checking = Instant::now();
     root.send(&Request::Check(patterns.to_vec()), &[])?;
     let (Reply::Checked(required), _) = root.receive()? else {
-        return Err(anyhow!("unexpected reply from the root helper (expected `Checked`)").into());
+        return Err(HelperError::unexpected_reply("Checked").into());
     };
     Ok(RequireCheck { required, seconds: checking.elapsed().as_secs_f64() })
 }

@@ -250,7 +250,7 @@ impl RootHelperProcess {
         self.send(&Request::Store(store.clone()), &[])?;
         match self.receive()? {
             (Reply::Store(facts), _) => Ok(facts),
-            _ => Err(anyhow!("unexpected reply from the root helper (expected `Store`)").into()),
+            _ => Err(HelperError::unexpected_reply("Store")),
         }
     }
 

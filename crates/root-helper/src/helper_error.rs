@@ -2,6 +2,7 @@
 
 use super::client::{Cancelled, Ended, RootFailure};
 use super::sudo::{NoRoot, SudoRefusal};
+use anyhow::anyhow;
 use storecache_runtime::liveness::TimedOut;
 
 /// Why the root helper could not be started, or did not do what was requested.
@@ -27,6 +28,13 @@ pub enum HelperError {
     NoRoot(#[from] NoRoot),
     #[error(transparent)]
     Other(#[from] anyhow::Error),
+}
+
+impl HelperError {
+    /// The root helper sent another reply than the protocol allows here. `expected` is the name of the reply.
+    pub fn unexpected_reply(expected: &str) -> Self {
+        anyhow!("unexpected reply from the root helper (expected `{expected}`)").into()
+    }
 }
 
 impl From<TimedOut> for HelperError {

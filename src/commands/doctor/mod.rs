@@ -50,7 +50,7 @@ fn examine(request: &StoreRequest) -> Result<Vec<Finding>, HelperError> {
     root.send(&Request::Examine, &[])?;
     match root.receive()?.0 {
         Reply::Examined(found) => Ok(found),
-        _ => Err(anyhow!("unexpected reply from the root helper (expected `Examined`)").into()),
+        _ => Err(HelperError::unexpected_reply("Examined")),
     }
 }
 

@@ -18,6 +18,7 @@ use std::mem::take;
 use std::sync::Arc;
 use std::time::Instant;
 use storecache_backend::{BackendError, EntryName};
+use storecache_root_helper::HelperError;
 use storecache_root_helper::client::RootHelperProcess;
 use storecache_root_helper::protocol::{Phase, Reply, Request};
 
@@ -215,6 +216,6 @@ fn valid_items(root: &mut RootHelperProcess) -> Result<Vec<String>, RunError> {
     root.send(&Request::Valid, &[])?;
     match root.receive()?.0 {
         Reply::Valid(names) => Ok(names),
-        _ => Err(anyhow!("unexpected reply from the root helper (expected `Valid`)").into()),
+        _ => Err(HelperError::unexpected_reply("Valid").into()),
     }
 }

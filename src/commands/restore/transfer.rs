@@ -8,7 +8,7 @@ use crate::commands::run_error::RunError;
 use crate::commands::session::Session;
 use crate::config::Restore;
 use crate::report::{self, BaseUse, Hit, Progress};
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Instant;
 use storecache_entry::Digest;
@@ -161,11 +161,7 @@ fn plan(
                 }
             }
             Reply::Plan(plan) => return Ok(plan),
-            _ => {
-                return Err(
-                    anyhow!("unexpected reply from the root helper (expected `Plan`)").into()
-                );
-            }
+            _ => return Err(HelperError::unexpected_reply("Plan").into()),
         }
     }
 }
@@ -198,10 +194,7 @@ fn stage_and_commit(
         match reply {
             Reply::Progress { items, bytes } => progress.at(bytes, Some(items)),
             Reply::Restored(restored) => return Ok(restored),
-            _ => {
-                let text = "unexpected reply from the root helper (expected `Restored`)";
-                return Err(anyhow!(text).into());
-            }
+            _ => return Err(HelperError::unexpected_reply("Restored").into()),
         }
     }
 }

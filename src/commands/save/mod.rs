@@ -21,6 +21,7 @@ use std::io::sink;
 use std::sync::Arc;
 use std::time::Instant;
 use storecache_backend::{Backend, Entry, EntryName, EntryWriter, Refused};
+use storecache_root_helper::HelperError;
 use storecache_root_helper::protocol::{FreezeReport, Phase, Reply, Request, SaveRequest};
 use storecache_runtime::liveness;
 use storecache_snapshot::{Origin, ProfileFacts};
@@ -145,7 +146,7 @@ impl SaveRun<'_> {
         session.root.holds(memory.frames);
         session.root.send(&Request::Save(request), &[])?;
         let Reply::Frozen(frozen) = session.root.receive()?.0 else {
-            return Err(anyhow!("unexpected reply from the root helper (expected `Frozen`)").into());
+            return Err(HelperError::unexpected_reply("Frozen").into());
         };
         // The root helper has reported its phase; from here on it waits for this process.
         liveness::enter(Phase::Pack.name());

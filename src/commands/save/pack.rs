@@ -9,10 +9,11 @@ use crate::commands::run_error::RunError;
 use crate::commands::session::Session;
 use crate::config::{Baseline, Save};
 use crate::report;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use std::io::Write;
 use std::time::Instant;
 use storecache_key::Key;
+use storecache_root_helper::HelperError;
 use storecache_root_helper::protocol::{FreezeReport, PackReport, Reply, Request};
 use storecache_snapshot::{DELTA, FULL, Frame, Head, ProfileFacts, SnapshotWriter};
 
@@ -110,10 +111,7 @@ impl SaveRun<'_> {
                     writing += before.elapsed().as_secs_f64();
                 }
                 Reply::Packed(packed) => break packed,
-                _ => {
-                    let text = "unexpected reply from the root helper (expected `Frame`)";
-                    return Err(anyhow!(text).into());
-                }
+                _ => return Err(HelperError::unexpected_reply("Frame").into()),
             }
         };
         let PackReport { items_under, items, inherited, database, missing, left_out, rows_only } =
