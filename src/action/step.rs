@@ -148,7 +148,8 @@ impl Step {
         Ok(Some(directory.join(format!("storecache-{}.json", &digest[..16]))))
     }
 
-    /// Returns the workflow file of this job, if the work tree has it. Only for the main part.
+    /// Returns the workflow file of this job, if the work tree has it. `None` in the post part of the
+    /// step, because the main part has printed the findings about it.
     pub fn workflow(&self) -> Option<PathBuf> {
         self.own_workflow().ok().filter(|_| self.moment == StepPart::Main)
     }

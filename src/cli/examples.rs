@@ -117,7 +117,7 @@ const EXAMPLES: [(&str, &[Example]); 15] = [
     (
         "usage",
         &[(
-            "show what is evicted if 2 GiB more are saved, as a page with maps",
+            "show what is evicted if 2 GiB more are saved, as a page with tables",
             "storecache usage --repository OWNER/NAME --and 2G --html usage.html",
         )],
     ),

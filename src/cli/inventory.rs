@@ -77,7 +77,7 @@ pub struct UsageArgs {
     /// Predict the next eviction if this much more is saved, and the cost of keeping everything
     #[arg(long = "and", value_name = "SIZE", value_parser = size)]
     more: Option<u64>,
-    /// Also write a self-contained HTML page with maps and plots
+    /// Also write a self-contained HTML page with tables
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 }

@@ -22,7 +22,7 @@ pub struct SimulateArgs {
     policies: Vec<KeyPolicy>,
     #[command(flatten)]
     output: OutputArgs,
-    /// Also write a self-contained HTML page with plots
+    /// Also write a self-contained HTML page with tables
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Branch whose entries every run may read [default: HEAD of `origin`, else main, master or trunk]

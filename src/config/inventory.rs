@@ -31,7 +31,7 @@ impl InventoryOptions {
 pub struct List {
     pub inventory: InventoryOptions,
     pub output: OutputOptions,
-    /// Bytes that there may be.
+    /// Storage limit of the cache, in bytes.
     pub limit: u64,
     /// Only keys with this prefix.
     pub prefix: Option<String>,
@@ -60,11 +60,11 @@ pub enum Order {
 pub struct Usage {
     pub inventory: InventoryOptions,
     pub output: OutputOptions,
-    /// Bytes that there may be.
+    /// Storage limit of the cache, in bytes.
     pub limit: u64,
     /// Bytes that will be saved, to predict the next eviction.
     pub more: Option<u64>,
-    /// File for an HTML page with maps and plots.
+    /// File for an HTML page with tables.
     pub html: Option<PathBuf>,
 }
 

@@ -14,7 +14,7 @@ pub struct Simulate {
     /// Policies in addition to the built-in ones.
     pub policies: Vec<KeyPolicy>,
     pub output: OutputOptions,
-    /// File for an HTML page with plots.
+    /// File for an HTML page with tables.
     pub html: Option<PathBuf>,
     /// Detected if `None`.
     pub default_branch: Option<String>,

@@ -241,7 +241,7 @@ pub struct Seconds {
     pub pack: f64,
     pub upload: f64,
     pub total: f64,
-    /// Save: time from the end of the job's restore until now.
+    /// Save: time from the end of the job's restore to the start of the save.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job: Option<f64>,
     /// Like `job`, for a job that began with a miss, as recorded by the snapshot or measured in this job.

@@ -79,8 +79,7 @@ impl FallbackBackend {
     }
 
     /// Sends requests to the members in order, until `enough` accepts an answer or `request` returns `None`. A
-    /// refusal is skipped without a warning, because it was known beforehand. Returns one warning for each member
-    /// that did not answer.
+    /// refusal causes no warning, because the member has answered. Returns one warning for each member that did not.
     ///
     /// # Errors
     /// If no member answers: the error of the first.

@@ -63,7 +63,7 @@ pub struct FoundEntry {
     pub rung: usize,
 }
 
-/// Problems that a lookup or a list met and that did not make it fail.
+/// Warnings of a lookup or a list that succeeded.
 #[derive(Debug, Clone, Default)]
 pub struct Notes {
     /// Files that have the name of an entry but are not snapshots, each once.
@@ -87,7 +87,7 @@ pub trait Backend: EntryList + Quarantine + Send + Sync {
     /// Returns the kind and location of the backend, for messages.
     fn describe(&self) -> String;
 
-    /// Returns the newest entry of the first rung that has entries, without those in `passed`.
+    /// Returns the newest entry of the first rung that has entries. Ignores the entries in `passed`.
     fn find(
         &self,
         rungs: &[Rung],

@@ -1,4 +1,4 @@
-//! How long entries stay in quarantine, and when old ones are deleted.
+//! Decides when a sweep is due, and which entries in quarantine it deletes. The caller names the retention period.
 
 use crate::EntryName;
 use jiff::{SignedDuration, Timestamp};
