@@ -207,10 +207,8 @@ fn mb(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }
 
-/// Flushes a file system to its disk and removes its inode tables from memory. As long as ext4 has them in memory, it
-/// does not reuse inodes that were deleted within the last minutes, and checks each of them whenever it creates a
-/// file: after 70,000 deletions, this makes any program ten times as slow (`recently_deleted` in
-/// Linux:fs/ext4/ialloc.c).
+/// Flushes a file system to its disk and removes its inode tables from memory. As long as they are in memory, earlier
+/// deletions slow down ext4, as [`Disk`] explains.
 fn put_to_rest(place: &Path) -> Result<()> {
     let place = place.display();
     sh(&format!(
