@@ -10,7 +10,7 @@ use storecache::cli::{ActionPart, Cli, HelpArgs, KeyPart, KeyVerbArgs, TableArgs
 use storecache::commands::{self, Conclusion, StepCommand};
 use storecache::report;
 use storecache_root_helper as root_helper;
-use storecache_runtime::untrusted::escape;
+use storecache_runtime::untrusted_text::escape;
 
 fn main() -> ExitCode {
     report::report_panics();

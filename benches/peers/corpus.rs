@@ -133,7 +133,7 @@ impl Corpus {
         let mut rows: String = paths.iter().map(|path| format!("{path}\n\n0\n")).collect();
         rows += &format!("/nix/store/{top}\n\n{}\n{}\n", paths.len(), paths.join("\n"));
         let register = ["nix-store", "--register-validity", "--reregister"];
-        world.command(register).input(rows).patience(Duration::from_secs(600)).ok();
+        world.command(register).input(rows).timeout(Duration::from_secs(600)).ok();
         world.wait_until_idle();
         fs::create_dir_all(root)?;
         sh(&format!("cp -a {} {}/nix", world.host("/nix").display(), root.display()))?;

@@ -122,13 +122,13 @@ impl Bench {
     }
 
     fn small_archives(&self) -> Result<&Archives> {
-        let make = || Archives::of(self.small()?, self.ground.directory("small")?, true);
+        let make = || Archives::new(self.small()?, self.ground.directory("small")?, true);
         made_once(&self.small_archives, make)
     }
 
     fn big_archives(&self) -> Result<&Archives> {
         made_once(&self.big_archives, || {
-            Archives::of(self.big()?, self.ground.directory("big")?, false)
+            Archives::new(self.big()?, self.ground.directory("big")?, false)
         })
     }
 }

@@ -43,10 +43,10 @@ fn restore(bench: &Bench, role: Role) -> Result<Work> {
     let nix = "nix --extra-experimental-features nix-command copy --no-check-sigs";
     let cache = "file:///cache/binary-cache";
     let copy = format!("{nix} --to '{cache}?compression=zstd' {top}");
-    world.command(["bash", "-c", &copy]).patience(LONG).ok();
+    world.command(["bash", "-c", &copy]).timeout(LONG).ok();
     let ours = "storecache restore --store nix --backend dir:/cache --key bench --quiet --json";
     let saved = ours.replace("restore", "save");
-    world.command(["bash", "-c", &saved]).user("runner").patience(LONG).ok();
+    world.command(["bash", "-c", &saved]).user("runner").timeout(LONG).ok();
 
     let list = bench.ground.directory("list")?.join("files.json");
     files::list(&corpus.root.join("nix/store"), &list)?;

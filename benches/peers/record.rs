@@ -93,7 +93,7 @@ pub struct Spread {
 
 impl Spread {
     /// Returns `None` if `numbers` is empty.
-    fn of(mut numbers: Vec<f64>) -> Option<Spread> {
+    fn new(mut numbers: Vec<f64>) -> Option<Spread> {
         numbers.sort_by(f64::total_cmp);
         let (least, most) = (*numbers.first()?, *numbers.last()?);
         let (low, high) = (numbers[(numbers.len() - 1) / 2], numbers[numbers.len() / 2]);
@@ -115,7 +115,7 @@ impl Series {
     }
 
     pub fn spread(&self, quantity: Quantity) -> Option<Spread> {
-        Spread::of(self.numbers(quantity))
+        Spread::new(self.numbers(quantity))
     }
 
     /// Returns the median seconds of each phase.
@@ -124,7 +124,7 @@ impl Series {
         names
             .filter_map(|name| {
                 let of = |sample: &Sample| sample.phases.get(name).copied().unwrap_or_default();
-                let median = Spread::of(self.samples.iter().map(of).collect())?.median;
+                let median = Spread::new(self.samples.iter().map(of).collect())?.median;
                 Some((name.as_str(), median))
             })
             .collect()
@@ -142,7 +142,7 @@ impl Work {
         let [of, over] = [&figure.of, &figure.over].map(|name| self.series(name));
         let (of, over) = (of?, over?);
         let (above, below) = (of.numbers(figure.quantity), over.numbers(figure.quantity));
-        let each = Spread::of(above.iter().zip(&below).map(|(a, b)| a / b).collect())?;
+        let each = Spread::new(above.iter().zip(&below).map(|(a, b)| a / b).collect())?;
         let median = of.spread(figure.quantity)?.median / over.spread(figure.quantity)?.median;
         Some(Spread { median, ..each })
     }

@@ -29,7 +29,7 @@ impl Archives {
     ///
     /// # Errors
     /// If a program fails to pack.
-    pub fn of(corpus: &Corpus, directory: PathBuf, chunks: bool) -> Result<Archives> {
+    pub fn new(corpus: &Corpus, directory: PathBuf, chunks: bool) -> Result<Archives> {
         let (root, here) = (corpus.root.display(), directory.display());
         sh(&storecache("save", &corpus.root, &directory.join("entries"), KEY))?;
         sh(&format!("tar -c -C {root} nix | zstd -3 -T0 -q -o {here}/tar.zst"))?;

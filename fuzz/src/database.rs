@@ -48,9 +48,9 @@ struct Dump {
 impl Live {
     fn new(kind: StoreKind) -> Live {
         let yard = Yard::new();
-        let layout = Layout::of(kind, &yard.target()).unwrap();
+        let layout = Layout::new(kind, &yard.target()).unwrap();
         fs::create_dir_all(layout.database_dir()).unwrap();
-        let owner = Owner::of(&layout).unwrap();
+        let owner = Owner::find(&layout).unwrap();
         LiveDatabase::create_if_missing(&layout, owner).unwrap();
         let connection = Connection::open(layout.database()).unwrap();
         for (name, reference) in [("libc", "libc"), ("tool", "libc")] {
@@ -63,7 +63,7 @@ impl Live {
         connection.execute_batch("PRAGMA page_size = 512; VACUUM").unwrap();
         drop(connection);
         let file = fs::read(layout.database()).unwrap();
-        let before = Dump::of(&layout.database());
+        let before = Dump::new(&layout.database());
         Live { layout, yard, file, before }
     }
 
@@ -77,7 +77,7 @@ impl Live {
         let merged = self.try_merge();
         self.yard.assert_untouched();
         assert_eq!(fs::read(self.snapshot()).unwrap(), input, "it is only read");
-        let after = Dump::of(&self.layout.database());
+        let after = Dump::new(&self.layout.database());
         let Ok(added) = merged else {
             assert_eq!(after, self.before, "a merge that failed left something");
             return false;
@@ -134,7 +134,7 @@ impl Live {
 }
 
 impl Dump {
-    fn of(database: &Path) -> Dump {
+    fn new(database: &Path) -> Dump {
         let connection = open(database);
         let rows = |sql: &str| -> Vec<Vec<String>> {
             let mut statement = connection.prepare(sql).unwrap();

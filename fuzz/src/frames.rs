@@ -79,7 +79,7 @@ fn cut(index: &mut Index, mut tar: &[u8]) -> Vec<Vec<u8>> {
         let bytes = zstd::bulk::compress(&tar[..raw], 1).unwrap();
         tar = &tar[raw..];
         (frame.at, frame.size, frame.raw) = (at, bytes.len() as u64, raw as u64);
-        frame.sha256 = Digest::of(&bytes);
+        frame.sha256 = Digest::hash(&bytes);
         at = at.saturating_add(frame.size);
         cut.push(bytes);
     }

@@ -76,7 +76,7 @@ fn parse(json: &[u8]) -> Option<Index> {
 /// Returns the content of an index frame with this body.
 fn content(body: &[u8]) -> Vec<u8> {
     let length = (body.len() as u32).to_le_bytes();
-    [&length[..], body, Digest::of(body).as_bytes(), &[0; 4]].concat()
+    [&length[..], body, Digest::hash(body).as_bytes(), &[0; 4]].concat()
 }
 
 /// Asserts what other code relies on without checking it, once an index was checked.

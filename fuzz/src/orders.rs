@@ -68,7 +68,7 @@ fn decide(machine: &Machine) -> Option<Decided> {
     answer_with(Vec::new());
     let outcome = machine.run(Vec::new(), move || {
         let mut store = store;
-        let mandate = Caller::of(&environment, everywhere);
+        let mandate = Caller::from_environment(&environment, everywhere);
         let applied = mandate.and_then(|mut mandate| {
             let before = mandate;
             mandate.apply(&mut store).map(|_| (before, mandate))
@@ -134,7 +134,7 @@ impl Decision<'_> {
         let changes: Vec<_> = outcome.iter().filter(changes).collect();
         let confined = before.requester.filter(|_| !before.everywhere);
         if let Some((uid, gid)) = confined {
-            for time in [store.lock_patience, store.daemon_patience, store.stall] {
+            for time in [store.lock_timeout, store.daemon_timeout, store.stall] {
                 assert!(time <= CONFINED_LIMIT, "a confined requester waits for {time:?}");
             }
             if scene.uid == 0 && uid_after != 0 {
@@ -224,7 +224,7 @@ fn groups_of(scene: &Scene, uid: u32, gid: u32) -> Vec<u32> {
 fn guard(machine: &Machine, store: &StoreRequest, mandate: Caller, ward: (bool, bool)) -> bool {
     let scene = &machine.scene;
     let mut store = store.clone();
-    for time in [&mut store.lock_patience, &mut store.daemon_patience] {
+    for time in [&mut store.lock_timeout, &mut store.daemon_timeout] {
         *time = (*time).min(PATIENCE);
     }
     store.stall = Duration::from_secs(1);

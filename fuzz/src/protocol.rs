@@ -15,7 +15,7 @@ pub fn run(input: &[u8]) -> bool {
 
 /// Reads messages until the input ends or is invalid; true if it ends.
 fn converse<M: Serialize + DeserializeOwned>(input: &[u8]) -> bool {
-    let memory = ByteSemaphore::of(AHEAD);
+    let memory = ByteSemaphore::new(AHEAD);
     let mut rest = input;
     let ended = loop {
         let before = rest.len();
@@ -43,7 +43,7 @@ fn assert_comes_back<M: Serialize + DeserializeOwned>(message: &M, payload: &[u8
     let mut written = Vec::new();
     write_message(&mut written, message, payload).unwrap();
     let mut rest = &written[..];
-    let read = read_message::<M>(&mut rest, &ByteSemaphore::of(AHEAD)).unwrap();
+    let read = read_message::<M>(&mut rest, &ByteSemaphore::new(AHEAD)).unwrap();
     let (again, again_payload) = read.expect("a message");
     assert!(rest.is_empty());
     assert_eq!(*again_payload, *payload);

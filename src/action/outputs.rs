@@ -2,7 +2,7 @@
 
 use crate::report::{Hit, Outcome};
 use jiff::Timestamp;
-use storecache_runtime::untrusted::escape;
+use storecache_runtime::untrusted_text::escape;
 
 /// One output.
 pub struct OutputField {
@@ -59,7 +59,7 @@ pub const OUTPUTS: [OutputField; 7] = [
 ];
 
 /// Returns names and values of the outputs for the report of a restore.
-pub fn of(outcome: &Outcome) -> Vec<(&'static str, String)> {
+pub fn output_values(outcome: &Outcome) -> Vec<(&'static str, String)> {
     OUTPUTS.iter().map(|field| (field.name, (field.value)(outcome))).collect()
 }
 

@@ -144,7 +144,7 @@ impl Step {
         for name in ["store", "root", "path"] {
             store += &format!("{name}={}\n", self.job.input(name)?.unwrap_or_default());
         }
-        let digest = Digest::of(store.as_bytes()).to_string();
+        let digest = Digest::hash(store.as_bytes()).to_string();
         Ok(Some(directory.join(format!("storecache-{}.json", &digest[..16]))))
     }
 
@@ -210,7 +210,7 @@ impl Step {
 
     /// Reports the result to the runner: outputs, state, and one annotation for each problem. If `fatal` is set, the
     /// problem makes the step fail.
-    pub fn tell(&self, verb: Verb, outcome: &Outcome, error: Option<&str>, fatal: bool) {
+    pub fn report(&self, verb: Verb, outcome: &Outcome, error: Option<&str>, fatal: bool) {
         if self.moment == StepPart::Main && verb == Verb::Restore {
             self.leave(outcome);
         }
@@ -233,7 +233,8 @@ impl Step {
 
     /// Writes outputs for later steps, and state for the post part.
     fn leave(&self, outcome: &Outcome) {
-        let mut told = env_files::append(&self.job, "GITHUB_OUTPUT", &outputs::of(outcome));
+        let mut told =
+            env_files::append(&self.job, "GITHUB_OUTPUT", &outputs::output_values(outcome));
         // A canceled run has nothing to add to the store, and the job is at its end.
         if !outcome.cancelled && !outcome.key.is_empty() {
             let key = [(KEY, outcome.key.clone())];

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use std::path::Path;
 use std::time::Duration;
 use storecache_backend::options::{
-    Address, CacheService, GitHubService, OLD, ObjectStore, Patience, RestApi, Secret,
+    Address, CacheService, GitHubService, NetworkTimeouts, OLD, ObjectStore, RestApi, Secret,
 };
 use storecache_runtime::files::DirPath;
 
@@ -68,10 +68,10 @@ impl Network {
         Network { service: None, stall, answer: None }
     }
 
-    fn patience(self) -> Patience {
+    fn timeouts(self) -> NetworkTimeouts {
         let stall = Duration::from_secs(self.stall);
         let answer = self.answer.map_or(stall * 3, Duration::from_secs);
-        Patience { stall, answer, pause: stall / 20, old: OLD }
+        NetworkTimeouts { stall, answer, pause: stall / 20, old: OLD }
     }
 }
 
@@ -118,7 +118,7 @@ fn github(network: Network) -> GitHubService {
         v2: set("ACTIONS_CACHE_SERVICE_V2").is_some(),
         mode: set("ACTIONS_CACHE_MODE").unwrap_or_default(),
         service: network.service,
-        patience: network.patience(),
+        timeouts: network.timeouts(),
         rest: RestApi {
             url: set("GITHUB_API_URL"),
             repository: set("GITHUB_REPOSITORY"),
@@ -139,7 +139,7 @@ fn objects(address: Address, network: Network) -> ObjectStore {
     });
     let mut settings: Vec<_> = ours.collect();
     settings.sort_by(|a, b| a.0.cmp(&b.0));
-    ObjectStore { address, settings, patience: network.patience() }
+    ObjectStore { address, settings, timeouts: network.timeouts() }
 }
 
 /// Parses the name of a backend. Returns the default backend if `text` is `None`.

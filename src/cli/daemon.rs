@@ -6,8 +6,10 @@ use clap::{Args, ValueEnum};
 use std::time::Duration;
 use storecache_daemon::DaemonChoice;
 
-/// The default of `--lock-timeout` and `--daemon-timeout`, in seconds.
-pub(super) const TIMEOUT: u64 = 60;
+/// The default of `--lock-timeout`, in seconds.
+pub(super) const DEFAULT_LOCK_TIMEOUT: u64 = 60;
+/// The default of `--daemon-timeout`, in seconds.
+pub(super) const DEFAULT_DAEMON_TIMEOUT: u64 = 60;
 
 /// Flags of the commands that stop and start the daemon, or wait for its locks.
 #[derive(Debug, Args)]
@@ -22,10 +24,10 @@ pub(super) struct DaemonArgs {
     #[arg(long, value_name = "COMMAND", hide_short_help = true)]
     daemon_start: Option<String>,
     /// Seconds to wait for locks that other processes hold
-    #[arg(long, value_name = "SECONDS", default_value_t = TIMEOUT)]
+    #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_LOCK_TIMEOUT)]
     lock_timeout: u64,
     /// Seconds to wait for the daemon to stop, or to answer again
-    #[arg(long, value_name = "SECONDS", default_value_t = TIMEOUT)]
+    #[arg(long, value_name = "SECONDS", default_value_t = DEFAULT_DAEMON_TIMEOUT)]
     daemon_timeout: u64,
 }
 
@@ -64,8 +66,8 @@ impl DaemonArgs {
         };
         Ok(StoreOptions {
             daemon,
-            lock_patience: Duration::from_secs(self.lock_timeout),
-            daemon_patience: Duration::from_secs(self.daemon_timeout),
+            lock_timeout: Duration::from_secs(self.lock_timeout),
+            daemon_timeout: Duration::from_secs(self.daemon_timeout),
             ..store
         })
     }

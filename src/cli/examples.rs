@@ -155,14 +155,14 @@ const EXAMPLES: [(&str, &[Example]); 15] = [
 ];
 
 /// Returns the examples of a command.
-pub(super) fn of(words: &str) -> &'static [Example] {
+pub(super) fn examples_of(words: &str) -> &'static [Example] {
     EXAMPLES.iter().find(|(of, _)| *of == words).map_or(&[], |(_, examples)| examples)
 }
 
 /// Returns the text that ends the help of a command.
 pub(super) fn text(words: &str) -> String {
     let mut text = String::from("Examples:");
-    for (purpose, line) in of(words) {
+    for (purpose, line) in examples_of(words) {
         if !purpose.is_empty() {
             text += &format!("\n  # {purpose}");
         }
@@ -180,5 +180,5 @@ fn add_below(parent: &str, command: Command) -> Command {
     let words = format!("{parent} {}", command.get_name());
     let words = words.trim_start();
     let command = command.mut_subcommands(|below| add_below(words, below));
-    if of(words).is_empty() { command } else { command.after_help(text(words)) }
+    if examples_of(words).is_empty() { command } else { command.after_help(text(words)) }
 }

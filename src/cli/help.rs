@@ -58,7 +58,7 @@ impl HelpArgs {
             command = below;
         }
         let mut page = Vec::new();
-        let examples = examples::of(&self.command.join(" "));
+        let examples = examples::examples_of(&self.command.join(" "));
         write_page(command.clone(), examples, &mut page)
             .map_err(|e| program.error(ErrorKind::Io, e))?;
         Ok(String::from_utf8_lossy(&page).into_owned())

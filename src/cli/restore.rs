@@ -3,7 +3,7 @@
 use super::common::{CommonArgs, MemoryArgs, check_profiles};
 use super::daemon::DaemonArgs;
 use super::durability::Sync;
-use super::quarantine::QuarantineArgs;
+use super::quarantine_retention::QuarantineArgs;
 use super::run_limits::RunLimitArgs;
 use super::trust::TrustArgs;
 use crate::config::Restore;

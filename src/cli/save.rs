@@ -3,7 +3,7 @@
 use super::common::{CommonArgs, MemoryArgs, check_profiles, size};
 use super::daemon::DaemonArgs;
 use super::durability::Sync;
-use super::quarantine::QuarantineArgs;
+use super::quarantine_retention::QuarantineArgs;
 use super::run_limits::RunLimitArgs;
 use super::trust::{SignArgs, TrustArgs};
 use crate::config::{BackendOptions, Baseline, Delta, JobStatus, Policy, Save, SavePolicy};

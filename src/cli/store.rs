@@ -1,6 +1,6 @@
 //! Flags that select the store.
 
-use super::daemon::TIMEOUT;
+use super::daemon::{DEFAULT_DAEMON_TIMEOUT, DEFAULT_LOCK_TIMEOUT};
 use crate::config::StoreOptions;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
@@ -64,8 +64,8 @@ impl StoreArgs {
             paths: distinct(self.paths.iter().map(|path| absolute(path)).collect::<Result<_>>()?)?,
             daemon: DaemonChoice::Auto,
             shepherds: shepherds(),
-            lock_patience: Duration::from_secs(TIMEOUT),
-            daemon_patience: Duration::from_secs(TIMEOUT),
+            lock_timeout: Duration::from_secs(DEFAULT_LOCK_TIMEOUT),
+            daemon_timeout: Duration::from_secs(DEFAULT_DAEMON_TIMEOUT),
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Flags for signatures and trust.
 
-use super::inventory::{here, set};
+use super::list_usage_prune::{here, set};
 use crate::action::Job;
 use crate::config::{OriginTrust, Signing, Trust};
 use anyhow::{Context, Result, bail};

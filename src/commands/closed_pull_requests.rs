@@ -1,7 +1,7 @@
 //! Finds which pull requests are closed: their entries are not read any more.
 
+use super::annotated_entries::ListedEntry;
 use super::cancel;
-use super::inventory::ListedEntry;
 use crate::report;
 use anyhow::Result;
 use std::collections::{BTreeMap, HashSet};

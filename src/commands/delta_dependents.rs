@@ -1,6 +1,6 @@
 //! Entries that are, or may be, bases of deltas: a base has to stay as long as a delta on it stays.
 
-use super::inventory::{ListedEntry, Use};
+use super::annotated_entries::{ListedEntry, Use};
 use super::prune_plan::{Cause, RepositoryFacts};
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -44,9 +44,9 @@ pub fn likely_bases(
     }
     let of_ref = |held: &ListedEntry| held.record.reference.clone();
     let stems: Vec<&str> = all.iter().map(ListedEntry::stem).collect();
-    let mut by_ref = Groups::of(all, going, |at| (all[at].key(), of_ref(&all[at])));
-    let mut by_key = Groups::of(all, going, |at| all[at].key());
-    let mut by_stem = Groups::of(all, going, |at| stems[at]);
+    let mut by_ref = Groups::new(all, going, |at| (all[at].key(), of_ref(&all[at])));
+    let mut by_key = Groups::new(all, going, |at| all[at].key());
+    let mut by_stem = Groups::new(all, going, |at| stems[at]);
     let mut needed = Vec::new();
     for (at, delta) in all.iter().enumerate() {
         let hidden = may_be_delta(delta) && delta.standing.is_none() && !going.contains_key(&at);
@@ -98,7 +98,7 @@ struct Bases {
 }
 
 impl<K: Hash + Eq> Groups<K> {
-    fn of(all: &[ListedEntry], going: &HashMap<usize, Cause>, mark: impl Fn(usize) -> K) -> Self {
+    fn new(all: &[ListedEntry], going: &HashMap<usize, Cause>, mark: impl Fn(usize) -> K) -> Self {
         let mut groups: HashMap<K, Group> = HashMap::new();
         for at in (0..all.len()).filter(|at| may_be_delta(&all[*at])) {
             groups.entry(mark(at)).or_default().all.push(at);

@@ -71,7 +71,7 @@ fn run(options: &DiffKeys) -> Result<Conclusion> {
     }
     notes.iter().for_each(|note| report::note(format!("storecache: {note}")));
     for it in &moved {
-        tell(it)?;
+        print_change(it)?;
     }
     if !options.look.output.quiet {
         verdict(same, &moved, &hashes, [&before.name, &after.name]);
@@ -203,7 +203,7 @@ fn side<'a>(named: &'a Named, key: &KeyOptions, notes: &mut Vec<String>) -> Side
     side
 }
 
-fn tell(it: &Moved) -> Result<()> {
+fn print_change(it: &Moved) -> Result<()> {
     report::answer(format!("{:9} {}", it.state.name(), it.name))?;
     if it.state == ChangeKind::Same {
         return Ok(());

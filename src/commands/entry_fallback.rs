@@ -59,7 +59,7 @@ pub enum RejectReason {
 impl RejectReason {
     /// Returns `None` for an error that the entry did not cause. `base` is the base of the entry, if it is a
     /// delta.
-    pub fn of(error: &RunError, base: Option<&EntryName>) -> Option<Self> {
+    pub fn from_error(error: &RunError, base: Option<&EntryName>) -> Option<Self> {
         match error {
             RunError::Entry(error) => Self::of_opening(error),
             RunError::Helper(HelperError::Failed(RootFailure { fault, .. })) => match *fault {
@@ -206,7 +206,7 @@ impl<'a> EntryFallback<'a> {
         error: RunError,
     ) -> Result<(Verdict, RunError), RunError> {
         let base = entry.and_then(|entry| EntryName::parse(&entry.base.as_ref()?.name));
-        let unfit = match RejectReason::of(&error, base.as_ref()) {
+        let unfit = match RejectReason::from_error(&error, base.as_ref()) {
             // After a cancellation, any error may be a consequence of it.
             Some(unfit) if !cancel::called_off() => unfit,
             _ => return Err(error),

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use storecache_backend::{Backend, BackendError, Directory, ReadAt};
 use storecache_runtime::files::{OpenDir, kind_in, open_named};
 use storecache_runtime::memory::Traffic;
-use storecache_runtime::untrusted::Untrusted;
+use storecache_runtime::untrusted_text::Untrusted;
 use storecache_snapshot::{Index, Opened};
 
 /// Prints head and index.
@@ -27,7 +27,9 @@ pub fn inspect(options: &Look) -> Result<Conclusion> {
 fn run(options: &Look) -> Result<Conclusion> {
     let mut entry = open(options)?;
     let blame = match options.blame || options.html.is_some() {
-        true => Some(size_report::of(&mut entry).with_context(|| format!("blame {}", entry.name))?),
+        true => Some(
+            size_report::measure(&mut entry).with_context(|| format!("blame {}", entry.name))?,
+        ),
         false => None,
     };
     if let (Some(blame), Some(path)) = (&blame, &options.html) {
@@ -180,7 +182,7 @@ fn beside(path: &Path, name: &str) -> Result<Option<(String, Box<dyn ReadAt>)>> 
     };
     let shown = directory.join(name).display().to_string();
     match OpenDir::open(directory).and_then(|directory| directory.open_file(name)) {
-        Ok(file) => Ok(Some((shown, OpenFile::of(file)?))),
+        Ok(file) => Ok(Some((shown, OpenFile::from_file(file)?))),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => match kind_in(&e) {
             Some(kind) => {
@@ -207,7 +209,7 @@ impl OpenFile {
     /// not block on such files.
     pub fn boxed(path: &Path) -> Result<Box<dyn ReadAt>> {
         match open_named(path) {
-            Ok(file) => Self::of(file),
+            Ok(file) => Self::from_file(file),
             Err(e) => match kind_in(&e) {
                 Some(kind) => bail!("{} is {kind}, not a snapshot", path.display()),
                 None => Err(e).with_context(|| format!("open {}", path.display())),
@@ -215,7 +217,7 @@ impl OpenFile {
         }
     }
 
-    fn of(file: File) -> Result<Box<dyn ReadAt>> {
+    fn from_file(file: File) -> Result<Box<dyn ReadAt>> {
         let size = file.metadata()?.len();
         Ok(Box::new(OpenFile { file, size }))
     }

@@ -88,7 +88,7 @@ impl State {
     /// If it cannot be used. The save then includes all valid items.
     pub fn find(options: &Save) -> Result<Option<Self>> {
         let Some(path) = &options.state else { return Ok(None) };
-        let state = Self::read(path).and_then(|state| state.of(&options.store));
+        let state = Self::read(path).and_then(|state| state.check_store(&options.store));
         let context = || {
             let path = path.display();
             format!("the state file {path} cannot be used, so the save includes all valid items")
@@ -100,7 +100,7 @@ impl State {
     ///
     /// # Errors
     /// If it is of another store.
-    fn of(self, store: &StoreOptions) -> Result<Self> {
+    fn check_store(self, store: &StoreOptions) -> Result<Self> {
         let (kind, theirs) = (resolve::kind(store)?.to_string(), &self.restore.store);
         if self.root != store.root {
             bail!("it belongs to the store below {}", self.root.display());

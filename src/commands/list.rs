@@ -1,7 +1,7 @@
 //! `list`: prints every entry that a backend holds.
 
-use super::inventory::{ListedEntry, open_inventory, read, share};
-use super::{Conclusion, cancel, eviction, or_json, quarantine};
+use super::annotated_entries::{ListedEntry, open_inventory, read, share};
+use super::{Conclusion, cancel, eviction_forecast, or_json, quarantine};
 use crate::config::{List, Order};
 use crate::report::{self, EntryRow};
 use anyhow::Result;
@@ -23,7 +23,7 @@ fn run(options: &List) -> Result<Conclusion> {
     let inventory = open_inventory(&options.inventory)?;
     let mut warnings = Vec::new();
     let mut all = read(inventory.as_ref(), &mut warnings)?;
-    let bytes = eviction::sum(all.iter());
+    let bytes = eviction_forecast::sum(all.iter());
     let everything = json!({
         "entries": all.len(), "bytes": bytes, "share": share(bytes, options.limit),
     });
@@ -45,11 +45,11 @@ fn run(options: &List) -> Result<Conclusion> {
         }))?;
         return Ok(Conclusion::Done);
     }
-    tell(&rows, options.output.quiet)?;
+    print_entries(&rows, options.output.quiet)?;
     warnings.iter().for_each(|warning| report::note(format!("storecache: warning: {warning}")));
     if !options.output.quiet {
         let shown = report::plural(rows.len() as u64, "entry");
-        let size = report::binary(eviction::sum(all.iter()));
+        let size = report::binary(eviction_forecast::sum(all.iter()));
         let limit = report::binary(options.limit);
         let place = inventory.describe();
         report::note(format!("storecache: {shown} with {size} of {limit} in {place}"));
@@ -96,7 +96,7 @@ fn sort(all: &mut [ListedEntry], order: Order) {
 }
 
 /// Prints the rows on standard output, and the column names on standard error.
-fn tell(rows: &[EntryRow], quiet: bool) -> Result<()> {
+fn print_entries(rows: &[EntryRow], quiet: bool) -> Result<()> {
     let names = ["AGE", "USED", "SIZE", "SHARE", "REF", "KEY"].map(str::to_owned);
     let lines = std::iter::once(names).chain(rows.iter().map(cells)).collect::<Vec<_>>();
     for (number, line) in report::columns(&lines, 4).into_iter().enumerate() {

@@ -188,7 +188,7 @@ impl OpenEntry {
         let size = usize::try_from(facts.size).map_err(anyhow::Error::from)?;
         let mut bytes = vec![0; size];
         reader.read_at(facts.at, &mut bytes).map_err(anyhow::Error::from)?;
-        Ok(Digest::of(&bytes) == facts.sha256)
+        Ok(Digest::hash(&bytes) == facts.sha256)
     }
 
     /// Returns the frozen database and the temporary file that contains it, which is deleted when it is
@@ -199,7 +199,7 @@ impl OpenEntry {
     pub fn database(&mut self) -> Result<Option<(NamedTempFile, SnapshotDatabase)>> {
         let Opened { head, index, .. } = &self.opened;
         let Some(database) = &index.database else { return Ok(None) };
-        let layout = Layout::of(StoreKind::parse(head.store.kind.raw())?, Path::new("/"))?;
+        let layout = Layout::new(StoreKind::parse(head.store.kind.raw())?, Path::new("/"))?;
         let numbers = database.frames.0..=database.frames.1;
         let frames = numbers.map(|number| FrameId { which: SnapshotRole::Entry, number });
         let frames: Vec<_> = frames.collect();
@@ -233,7 +233,7 @@ pub enum EntryKind {
 
 impl EntryKind {
     /// Reads only the head of an entry.
-    pub fn of(backend: &dyn Backend, name: &EntryName) -> Result<Self> {
+    pub fn find(backend: &dyn Backend, name: &EntryName) -> Result<Self> {
         let mut reader = match backend.open(name) {
             Err(BackendError::Gone(_)) => return Ok(EntryKind::Alone),
             opened => opened?,

@@ -82,7 +82,7 @@ mod tests {
         let newer = SnapshotError::NewerFormat { what: "head", found: 9 };
         let reject = |error: OpenError| {
             let text = in_one_line(&error);
-            (RejectReason::of(&RunError::from(error), None), text)
+            (RejectReason::from_error(&RunError::from(error), None), text)
         };
         let at = |base| Some(RejectReason::Damaged { base, frame: None });
         assert_eq!(

@@ -1,8 +1,8 @@
 //! `prune`: prints which entries can be deleted, and deletes them on request.
 
-use super::inventory::{ListedEntry, open_inventory, read};
+use super::annotated_entries::{ListedEntry, open_inventory, read};
 use super::prune_plan::{Cause, PruneChoice, RepositoryFacts, choose};
-use super::{Conclusion, cancel, closed_pull_requests, eviction, or_json};
+use super::{Conclusion, cancel, closed_pull_requests, eviction_forecast, or_json};
 use crate::config::{Prune, PruneReason};
 use crate::report;
 use anyhow::{Result, anyhow};
@@ -34,7 +34,7 @@ fn run(options: &Prune) -> Result<Conclusion> {
     }
     let choice = choose(&all, &scene, &options.pruning, Timestamp::now());
     if !options.output.json {
-        tell(&all, &choice, options.output.quiet)?;
+        print_plan(&all, &choice, options.output.quiet)?;
     }
     warnings.iter().for_each(|warning| report::note(format!("storecache: warning: {warning}")));
     let mut done = Done::default();
@@ -149,7 +149,7 @@ fn delete(inventory: &dyn Inventory, held: &ListedEntry) -> Result<Deleted, Inve
 }
 
 /// Prints the plan, one line for each entry, and the entries that stay.
-fn tell(all: &[ListedEntry], choice: &PruneChoice, quiet: bool) -> Result<()> {
+fn print_plan(all: &[ListedEntry], choice: &PruneChoice, quiet: bool) -> Result<()> {
     let line = |at: usize, reason: &str, detail: &str| {
         let record = &all[at].record;
         [
@@ -181,7 +181,7 @@ fn finish(
     warnings: &[String],
 ) -> Result<Conclusion> {
     let chosen = choice.going.len() as u64;
-    let bytes = eviction::sum(choice.going.iter().map(|(at, _)| &all[*at]));
+    let bytes = eviction_forecast::sum(choice.going.iter().map(|(at, _)| &all[*at]));
     let failed = ended.is_err() || !done.failed.is_empty();
     if options.output.json {
         let row = |at: usize| {
@@ -219,7 +219,7 @@ fn finish(
         report::note(format!("storecache: prune: {e:#}"));
     }
     let planned = report::plural(chosen, "entry");
-    let left = |gone: u64| report::binary(eviction::sum(all.iter()).saturating_sub(gone));
+    let left = |gone: u64| report::binary(eviction_forecast::sum(all.iter()).saturating_sub(gone));
     let total = match (chosen, options.apply) {
         (0, _) => format!("nothing to delete in {}", inventory.describe()),
         (_, false) => {

@@ -37,8 +37,8 @@ pub fn store_request(options: &StoreOptions, kind: StoreKind) -> StoreRequest {
         daemon: options.daemon.clone(),
         asks_version: false,
         shepherds: options.shepherds.clone(),
-        lock_patience: options.lock_patience,
-        daemon_patience: options.daemon_patience,
+        lock_timeout: options.lock_timeout,
+        daemon_timeout: options.daemon_timeout,
         stall: liveness::stall_timeout(),
         mandate: Caller::default(),
     }
@@ -109,7 +109,7 @@ fn several(
             }
         }
     }
-    let limit = options.iter().find_map(BackendOptions::patience).map(|patience| patience.stall);
+    let limit = options.iter().find_map(BackendOptions::timeouts).map(|timeout| timeout.stall);
     match (members.is_empty(), first) {
         (true, Some(e)) => Err(e),
         (true, None) => Err(anyhow!("no backend is configured")),
@@ -130,7 +130,7 @@ pub fn one_backend(
     let version = || -> Result<String> {
         let store_dir = match kind {
             StoreKind::Plain => "",
-            StoreKind::Guix | StoreKind::Nix => Layout::of(kind, Path::new("/"))?.store_dir,
+            StoreKind::Guix | StoreKind::Nix => Layout::new(kind, Path::new("/"))?.store_dir,
         };
         Ok(cache_version(kind.name(), store_dir, &system()).to_string())
     };

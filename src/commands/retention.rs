@@ -29,7 +29,7 @@ pub fn retain(
     let list = |rung: Rung| -> Result<Vec<Entry>> { Ok(backend.entries(&rung)?.0) };
     let chosen = list(Rung::Exact(written.name.key.clone())).and_then(|entries| {
         let standing = |name: &EntryName| {
-            EntryKind::of(backend, name).with_context(|| format!("find the base of {name}"))
+            EntryKind::find(backend, name).with_context(|| format!("find the base of {name}"))
         };
         // Deltas of other keys may need an entry of this key.
         let all = || list(Rung::Prefix(String::new()));

@@ -54,7 +54,7 @@ impl fmt::Display for Run {
 }
 
 impl Run {
-    fn of(outcome: &Outcome) -> Self {
+    fn from_outcome(outcome: &Outcome) -> Self {
         let reason = outcome.reason.as_ref();
         Run {
             when: Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
@@ -75,7 +75,7 @@ pub fn record(outcome: &Outcome) -> Option<String> {
     if outcome.dry_run {
         return None;
     }
-    let error = add(Run::of(outcome)).err()?;
+    let error = add(Run::from_outcome(outcome)).err()?;
     Foreign::is(&error).then(|| format!("this run is not recorded: {error}"))
 }
 

@@ -85,7 +85,7 @@ struct Item {
 ///
 /// # Errors
 /// If the database is damaged or cannot be read.
-pub fn of(entry: &mut OpenEntry) -> Result<Blame> {
+pub fn measure(entry: &mut OpenEntry) -> Result<Blame> {
     let database = entry.database()?;
     let (rows, references) = match &database {
         Some((_, database)) => (database.items()?, database.references()?),
@@ -133,7 +133,7 @@ pub fn of(entry: &mut OpenEntry) -> Result<Blame> {
         largest: largest(&items, &graph),
         unread: since.map(|since| {
             let unread: Vec<&Item> = items.iter().filter(|item| is_unread(item)).collect();
-            Unread::of(unread, since, head.created.raw())
+            Unread::new(unread, since, head.created.raw())
         }),
         packed: entry.size(),
     })
@@ -171,7 +171,7 @@ fn largest(items: &[Item], graph: &ItemGraph) -> Vec<Brings> {
 }
 
 impl Unread {
-    fn of(mut items: Vec<&Item>, since: Timestamp, created: &str) -> Self {
+    fn new(mut items: Vec<&Item>, since: Timestamp, created: &str) -> Self {
         items.sort_by_key(|item| (Reverse(item.size), &item.name));
         let listed = items.iter().take(LISTED).map(|item| UnreadItem {
             name: item.name.clone(),

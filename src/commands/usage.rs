@@ -1,10 +1,10 @@
 //! `usage`: reports how much space entries take, what could be deleted, and what will be evicted.
 
-use super::inventory::{ListedEntry, Use, open_inventory, read, share};
+use super::annotated_entries::{ListedEntry, Use, open_inventory, read, share};
 use super::open_entry::OpenEntry;
 use super::prune_plan::{Alike, RepositoryFacts, alike, causes, choose};
 use super::size_report::{self, Blame};
-use super::{Conclusion, cancel, closed_pull_requests, eviction, html_file, or_json};
+use super::{Conclusion, cancel, closed_pull_requests, eviction_forecast, html_file, or_json};
 use crate::config::{InventoryOptions, PruneReason, Pruning, Trust, Usage as Asked};
 use crate::report::html::{Page, Section};
 use crate::report::{self, Amount, Copies, Part, Usage};
@@ -74,7 +74,7 @@ fn blame_of(options: &InventoryOptions, name: &EntryName) -> Result<Option<Blame
     let Some(path) = options.directory() else { return Ok(None) };
     let backend = Directory::new(path.clone(), false);
     let mut entry = OpenEntry::open(&backend, name, (&[], &Trust::default()), &mut 0)?;
-    size_report::of(&mut entry).map(Some)
+    size_report::measure(&mut entry).map(Some)
 }
 
 /// Counts everything that is printed or drawn. Also returns the newest entry that can be restored.
@@ -129,8 +129,8 @@ fn count(inventory: &dyn Inventory, options: &Asked) -> Result<(Usage, Option<En
         closed: because(PruneReason::Closed),
         unreadable: amount(all.iter().filter(|held| held.unreadable().is_some()).collect()),
         prunable: amount(going.iter().map(|(at, _)| &all[*at]).collect()),
-        eviction: eviction::forecast(&all, more, limit, inventory.evicts(), now),
-        cost: eviction::cost(&all, more),
+        eviction: eviction_forecast::forecast(&all, more, limit, inventory.evicts(), now),
+        cost: eviction_forecast::cost(&all, more),
         entries: all.iter().map(|held| held.row(limit, now)).collect(),
         warnings,
     };
@@ -138,7 +138,7 @@ fn count(inventory: &dyn Inventory, options: &Asked) -> Result<(Usage, Option<En
 }
 
 fn amount(held: &[&ListedEntry], limit: u64) -> Amount {
-    let bytes = eviction::sum(held.iter().copied());
+    let bytes = eviction_forecast::sum(held.iter().copied());
     Amount { entries: held.len() as u64, bytes, share: share(bytes, limit) }
 }
 
@@ -202,7 +202,7 @@ fn duplicates(all: &[ListedEntry]) -> Vec<Copies> {
         Copies {
             keys: entries.iter().map(|at| all[*at].record.key.clone()).collect(),
             ids: entries.iter().map(|at| all[*at].record.id.clone()).collect(),
-            bytes: eviction::sum(others.map(|at| &all[*at])),
+            bytes: eviction_forecast::sum(others.map(|at| &all[*at])),
             guess,
         }
     };

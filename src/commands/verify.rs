@@ -10,7 +10,7 @@ use serde_json::json;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 use storecache_backend::EntryName;
-use storecache_root_helper::judge::{check_database, check_kind};
+use storecache_root_helper::consistency_checks::{check_database, check_kind};
 use storecache_root_helper::protocol::{FrameId, SnapshotRole};
 use storecache_snapshot::{SnapshotError, Verified, Verifier};
 use storecache_store::StoreKind;

@@ -1,13 +1,13 @@
 //! Options of all commands. Flags and inputs are parsed into these types before a command runs.
 
-mod inventory;
-mod quarantine;
+mod list_usage_prune;
+mod quarantine_retention;
 mod simulate;
 mod suggest;
 mod trust;
 
-pub use inventory::{InventoryOptions, List, Order, Prune, PruneReason, Pruning, Usage};
-pub use quarantine::Quarantine;
+pub use list_usage_prune::{InventoryOptions, List, Order, Prune, PruneReason, Pruning, Usage};
+pub use quarantine_retention::Quarantine;
 pub use simulate::{Simulate, Since};
 pub use suggest::{Snapshots, Suggest};
 pub use trust::{OriginTrust, Signing, Trust};
@@ -17,7 +17,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 use storecache_backend::Denylist;
-use storecache_backend::options::{GitHubService, ObjectStore, Patience};
+use storecache_backend::options::{GitHubService, NetworkTimeouts, ObjectStore};
 use storecache_daemon::DaemonChoice;
 use storecache_key::KeyOptions;
 use storecache_runtime::files::DirPath;
@@ -36,8 +36,8 @@ pub struct StoreOptions {
     pub daemon: DaemonChoice,
     /// Absolute paths of the sockets of the user's own shepherds, in the order in which they are tried.
     pub shepherds: Vec<PathBuf>,
-    pub lock_patience: Duration,
-    pub daemon_patience: Duration,
+    pub lock_timeout: Duration,
+    pub daemon_timeout: Duration,
 }
 
 /// Where entries are stored.
@@ -62,11 +62,11 @@ impl BackendOptions {
     }
 
     /// Returns the timeouts of a backend that is reached over the network.
-    pub fn patience(&self) -> Option<Patience> {
+    pub fn timeouts(&self) -> Option<NetworkTimeouts> {
         match self {
             BackendOptions::Directory { .. } => None,
-            BackendOptions::GitHub(service) => Some(service.patience),
-            BackendOptions::Objects(store) => Some(store.patience),
+            BackendOptions::GitHub(service) => Some(service.timeouts),
+            BackendOptions::Objects(store) => Some(store.timeouts),
         }
     }
 }

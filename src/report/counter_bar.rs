@@ -2,7 +2,7 @@
 
 use super::output::progress_bar;
 use indicatif::{ProgressBar, ProgressStyle};
-use storecache_runtime::untrusted::escape;
+use storecache_runtime::untrusted_text::escape;
 
 /// The progress bar; it is hidden without a terminal.
 pub struct Counting(Option<ProgressBar>);

@@ -1,6 +1,6 @@
 //! Formatting of numbers for people.
 
-use storecache_runtime::untrusted::escape;
+use storecache_runtime::untrusted_text::escape;
 
 /// A size in bytes with a decimal unit, as in `1.4 GB`.
 pub fn bytes(count: u64) -> String {

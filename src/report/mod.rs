@@ -3,25 +3,25 @@
 //! This module formats numbers and texts. It must not depend on how they are computed.
 
 mod counter_bar;
+mod entry_rows;
 mod format;
 pub mod html;
-mod inventory;
+mod job_summary;
 mod output;
 mod progress;
 mod run_report;
 mod runner_command;
-mod summary;
 mod systemd_notify;
-mod usage;
 mod usage_page;
+mod usage_text;
 
 pub use counter_bar::Counting;
+pub use entry_rows::{Amount, Copies, Cost, EntryRow, Eviction, Part, Usage};
 pub use format::{age, binary, bytes, columns, parse_bytes, plural, seconds, table};
-pub use inventory::{Amount, Copies, Cost, EntryRow, Eviction, Part, Usage};
+pub use job_summary::{Job, render};
 pub use output::{answer, answer_command, answer_exact, answer_json, command, report_panics};
 pub use progress::Progress;
 pub use run_report::{BaseUse, Bytes, Cut, Growth, Hit, Items, Outcome, Profile, Seconds};
 pub use runner_command::RunnerCommand;
 pub use storecache_runtime::standard_error::note;
-pub use summary::{Job, render};
 pub use systemd_notify::{ready, stopping, tell_signs};

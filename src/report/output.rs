@@ -14,7 +14,7 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal, Write};
 use storecache_runtime::standard_error::{note, write_escaped};
-use storecache_runtime::untrusted::{escape, escape_json};
+use storecache_runtime::untrusted_text::{escape, escape_json};
 
 /// Writes a line for people to standard output: the result that the user asked for.
 ///

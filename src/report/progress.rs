@@ -4,7 +4,7 @@ use super::output::progress_bar;
 use super::{RunnerCommand, command, format, note};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::time::{Duration, Instant};
-use storecache_runtime::untrusted::escape;
+use storecache_runtime::untrusted_text::escape;
 
 /// Minimum time between lines of text.
 const LINE_EVERY: Duration = Duration::from_secs(5);

@@ -1,7 +1,7 @@
 //! Commands for the runner of a job: lines of the log that the runner acts on.
 
 use std::fmt;
-use storecache_runtime::untrusted::escape;
+use storecache_runtime::untrusted_text::escape;
 
 /// Maximum length of an annotation's text in characters; the runner truncates longer texts.
 const LONGEST: usize = 4000;

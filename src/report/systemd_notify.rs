@@ -9,7 +9,7 @@ use sd_notify::NotifyState;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use storecache_runtime::liveness::{self, Activity};
-use storecache_runtime::untrusted::escape;
+use storecache_runtime::untrusted_text::escape;
 
 /// Minimum time between messages for people while a run is active without progress.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);

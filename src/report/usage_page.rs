@@ -1,8 +1,8 @@
 //! The use of space in a backend as sections of a page.
 
+use super::entry_rows::{Amount, Part, Usage};
 use super::format::{age, binary, plural};
 use super::html::{Section, Table};
-use super::inventory::{Amount, Part, Usage};
 
 /// Maximum number of keys in a list.
 const LISTED: usize = 40;

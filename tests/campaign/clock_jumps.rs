@@ -112,8 +112,8 @@ fn run_clock_jumps(part: &str, through_service: bool, times: usize) {
     let directory = ["--backend", "dir:/cache"];
     let backend: &[&str] = if through_service { &[] } else { &directory };
     let with = |words: &[&'static str]| [words, backend].concat();
-    let mut dice = Rng::of(part);
-    let mut tally = FaultTally::of(part);
+    let mut dice = Rng::new(part);
+    let mut tally = FaultTally::new(part);
     clock.run(&with(&["save"]), service, Duration::ZERO, 0);
     for number in 0..times {
         let jump = JUMPS[number % JUMPS.len()];

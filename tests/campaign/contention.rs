@@ -222,7 +222,7 @@ fn hundred_saves_during_builds_are_each_complete() {
              done",
         ])
         .through_daemon()
-        .patience(Duration::from_secs(600))
+        .timeout(Duration::from_secs(600))
         .spawn();
     poll::until("the writer to write", TIMEOUT, || {
         if writer.stdout().lines().count() > 2 { Ok(()) } else { Err(writer.stderr()) }
@@ -273,8 +273,8 @@ fn root_helper_takes_frames_while_its_replies_are_unread() {
         daemon: DaemonChoice::Auto,
         asks_version: false,
         shepherds: Vec::new(),
-        lock_patience: TIMEOUT,
-        daemon_patience: TIMEOUT,
+        lock_timeout: TIMEOUT,
+        daemon_timeout: TIMEOUT,
         stall: TIMEOUT,
         mandate: Caller::default(),
     };

@@ -19,8 +19,8 @@ const VERIFY_INTERVAL: u64 = 20;
 fn kill_restores(role: Role, container: bool, kills: usize) {
     let scene = CampaignStore::new(role, container);
     let part = format!("kills-restore-{}{}", role.name(), if container { "-systemd" } else { "" });
-    let mut dice = Rng::of(&part);
-    let mut tally = FaultTally::of(&part);
+    let mut dice = Rng::new(&part);
+    let mut tally = FaultTally::new(&part);
     let begun = Instant::now();
     scene.restores("the first restore");
     let mut whole = begun.elapsed();

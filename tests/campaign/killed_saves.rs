@@ -50,8 +50,8 @@ fn kill_saves(role: Role, container: bool, kills: usize) {
     let scene = CampaignStore::new(role, container);
     scene.restores("before all");
     let part = format!("kills-save-{}{}", role.name(), if container { "-systemd" } else { "" });
-    let mut dice = Rng::of(&part);
-    let mut tally = FaultTally::of(&part);
+    let mut dice = Rng::new(&part);
+    let mut tally = FaultTally::new(&part);
     let first = entries(&scene);
     let words = || ["save", "--full", "--policy", "always"].into_iter().chain(flags(&scene.world));
     let begun = Instant::now();

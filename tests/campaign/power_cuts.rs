@@ -58,8 +58,8 @@ fn power_cut_during_a_restore_loses_nothing() {
     assert!(made.unwrap().status.success());
     world.sh("mknod /dev/loop-control c 10 237
          for n in {0..255}; do mknod /dev/loop$n b 7 $n; done");
-    let mut dice = Rng::of("power");
-    let mut tally = FaultTally::of("power");
+    let mut dice = Rng::new("power");
+    let mut tally = FaultTally::new("power");
     let mut took = Duration::ZERO;
     let (mut none, mut all) = (0, 0);
     let cuts = count(10, 100);

@@ -19,7 +19,7 @@ use nix::errno::Errno;
 use nix::libc;
 use serde_json::Value;
 
-static RECORD: CampaignRecord = CampaignRecord::of("injected");
+static RECORD: CampaignRecord = CampaignRecord::new("injected");
 
 /// The time after which a run counts as hung.
 const RUN_TIMEOUT: Duration = Duration::from_secs(600);
@@ -43,8 +43,7 @@ impl EntryLocation {
         }
         words.extend(task.more);
         words.push("--json");
-        let mut command =
-            world.storecache_as("runner", words).under(injector).patience(RUN_TIMEOUT);
+        let mut command = world.storecache_as("runner", words).under(injector).timeout(RUN_TIMEOUT);
         if let EntryLocation::Service(service) = self {
             command = command
                 .env("ACTIONS_RESULTS_URL", service.url())
@@ -297,7 +296,7 @@ enum Environment {
 }
 
 impl Campaign {
-    fn of(role: Role, task: Task, seed: u64) -> Campaign {
+    fn new(role: Role, task: Task, seed: u64) -> Campaign {
         Campaign {
             role,
             place: Environment::Bare,
@@ -426,22 +425,22 @@ fn aim_at(calls: &[Call], at: usize) -> CallSelector {
 
 #[test]
 fn nix_restore_keeps_the_store_whole_when_a_syscall_fails() {
-    Campaign { every_error: true, ..Campaign::of(Role::Mid, RESTORE, 1) }.run();
+    Campaign { every_error: true, ..Campaign::new(Role::Mid, RESTORE, 1) }.run();
 }
 
 #[test]
 fn nix_save_writes_no_partial_entry_when_a_syscall_fails() {
-    Campaign { every_error: true, ..Campaign::of(Role::Mid, SAVE, 2) }.run();
+    Campaign { every_error: true, ..Campaign::new(Role::Mid, SAVE, 2) }.run();
 }
 
 #[test]
 fn guix_restore_keeps_the_store_whole_when_a_syscall_fails() {
-    Campaign::of(Role::Guix, RESTORE, 3).run();
+    Campaign::new(Role::Guix, RESTORE, 3).run();
 }
 
 #[test]
 fn guix_save_writes_no_partial_entry_when_a_syscall_fails() {
-    Campaign::of(Role::Guix, SAVE, 4).run();
+    Campaign::new(Role::Guix, SAVE, 4).run();
 }
 
 /// Tests calls that only occur with units, and with a mount that is in the way.
@@ -454,7 +453,7 @@ fn systemd_restore_keeps_the_store_whole_when_a_syscall_fails() {
         );
         call.half != ProcessRole::User && around_units
     };
-    Campaign { place: Environment::Systemd, about, ..Campaign::of(Role::Guix, RESTORE, 5) }.run();
+    Campaign { place: Environment::Systemd, about, ..Campaign::new(Role::Guix, RESTORE, 5) }.run();
 }
 
 #[test]
@@ -471,7 +470,7 @@ fn new_store_belongs_to_its_owner_after_a_failed_syscall() {
             });
             format!("{:?} {}", call.kind, in_state.unwrap_or_default())
         };
-        Campaign { place: Environment::Fresh, about, alike, ..Campaign::of(role, RESTORE, 6) }
+        Campaign { place: Environment::Fresh, about, alike, ..Campaign::new(role, RESTORE, 6) }
             .run();
     }
 }
@@ -481,7 +480,7 @@ fn new_store_belongs_to_its_owner_after_a_failed_syscall() {
 fn cache_service_run_is_safe_when_a_syscall_fails() {
     for task in [RESTORE, SAVE] {
         let about = |_: &World, call: &Call| call.half == ProcessRole::User;
-        let campaign = Campaign::of(Role::Mid, task, 7);
+        let campaign = Campaign::new(Role::Mid, task, 7);
         Campaign { place: Environment::Service, about, every_error: true, ..campaign }.run();
     }
 }
@@ -496,6 +495,6 @@ fn commit_rollback_is_complete_when_a_second_syscall_fails() {
                 && call.half == ProcessRole::Root
                 && call.what.ends_with("/store")
         };
-        Campaign { first: Some(first), ..Campaign::of(role, RESTORE, 8) }.run();
+        Campaign { first: Some(first), ..Campaign::new(role, RESTORE, 8) }.run();
     }
 }

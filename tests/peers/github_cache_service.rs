@@ -18,7 +18,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 use storecache_backend::github::GitHub;
 use storecache_backend::options::{
-    CacheService as Version, GitHubService, Patience, RestApi, Secret,
+    CacheService as Version, GitHubService, NetworkTimeouts, RestApi, Secret,
 };
 use storecache_backend::{Backend, BackendError, EntryName, Refused};
 use storecache_entry::Rung;
@@ -32,8 +32,8 @@ const VERSION: &str = "5f7f8dc1d8dd0a5a0d1d32b1a3a3a95d5ac1d5d1f5c7b60e7a2aa1c1f
 const BLOCK: usize = 50_000;
 
 /// Returns short timeouts, because the tests wait for them.
-fn patience() -> Patience {
-    Patience {
+fn timeouts() -> NetworkTimeouts {
+    NetworkTimeouts {
         stall: Duration::from_secs(5),
         answer: Duration::from_secs(5),
         pause: Duration::from_millis(2),
@@ -51,7 +51,7 @@ fn job(service: &CacheService) -> GitHubService {
         v2: true,
         mode: String::new(),
         service: None,
-        patience: patience(),
+        timeouts: timeouts(),
         rest: RestApi::default(),
     }
 }
@@ -450,7 +450,7 @@ fn reader_refuses_an_entry_that_changes_during_the_read() {
 fn stalled_range_is_retried_alone_on_a_new_connection() {
     let service = CacheService::start();
     let mut options = job(&service);
-    options.patience.stall = Duration::from_millis(700);
+    options.timeouts.stall = Duration::from_millis(700);
     let backend = backend_of(&options);
     let content = content(30_000_000);
     let name = save(&backend, "k", &content).unwrap();
@@ -498,7 +498,7 @@ fn tail_read_for_the_index_is_not_downloaded_again() {
 fn stalled_response_is_not_taken_for_end_of_file() {
     let service = CacheService::start();
     let mut options = job(&service);
-    options.patience.stall = Duration::from_millis(150);
+    options.timeouts.stall = Duration::from_millis(150);
     let backend = backend_of(&options);
     let content = content(3 * BLOCK);
     save(&backend, "k", &content).unwrap();
@@ -550,7 +550,7 @@ fn old_urls_are_renewed_before_they_expire() {
     let service = CacheService::start();
     let mut options = job(&service);
     // URLs count as old at once.
-    options.patience.old = Duration::ZERO;
+    options.timeouts.old = Duration::ZERO;
     let backend = backend_of(&options);
     let content = content(30_000_000);
     let name = save(&backend, "k", &content).unwrap();
@@ -721,7 +721,7 @@ fn version_1_server_without_ranges_stores_and_returns_entries() {
         v2: false,
         mode: String::new(),
         service: None,
-        patience: patience(),
+        timeouts: timeouts(),
         rest: RestApi::default(),
     });
     for length in [1, BLOCK, 3 * BLOCK + 1] {

@@ -37,7 +37,7 @@ struct Repository {
     rest: RestService,
     place: PlainEnv,
     /// Seconds without an answer after which a connection counts as dead.
-    patience: &'static str,
+    timeout: &'static str,
 }
 
 impl Repository {
@@ -46,7 +46,7 @@ impl Repository {
         let rest = RestService::over(&service);
         let place = PlainEnv::new();
         place.write("/opt/tool/file", "text\n");
-        Repository { service, rest, place, patience: "10" }
+        Repository { service, rest, place, timeout: "10" }
     }
 
     /// Returns a repository with this many generations of the key by other runs, and their names, oldest first.
@@ -70,7 +70,7 @@ impl Repository {
         let mut command = Command::new(plain_env::binary());
         command
             .args(["save", "--store", "plain", "--key", KEY, "--path", TOOL, "--json", "--root"]);
-        command.arg(self.place.root()).args(["--network-timeout", self.patience]).args(more);
+        command.arg(self.place.root()).args(["--network-timeout", self.timeout]).args(more);
         command.env_remove("GH_TOKEN").env("HOME", self.place.entries());
         command.envs(variables(&self.service)).envs(self.rest.variables());
         for (name, value) in environment {
@@ -110,7 +110,7 @@ impl Repository {
 }
 
 /// Returns a short timeout for faults in which nothing arrives.
-fn patience(fault: &Fault) -> &'static str {
+fn timeout(fault: &Fault) -> &'static str {
     if matches!(fault, Fault::Stall | Fault::StallInBody) { "1" } else { "10" }
 }
 
@@ -261,7 +261,7 @@ fn temporary_api_faults_are_retried_without_a_warning() {
             Fault::Status(408, "too slow"),
         ] {
             let (mut repository, old) = Repository::with(1);
-            repository.patience = patience(&fault);
+            repository.timeout = timeout(&fault);
             repository.rest.inject_faults(call, [fault.clone(), fault.clone()]);
             let saved = repository.keep_one(&[]);
             assert_eq!(saved["deleted"], json!(old), "{call:?} {fault:?}");
@@ -321,7 +321,7 @@ fn permanent_api_fault_is_one_warning_and_deletes_nothing() {
     for (call, (fault, requests, text)) in lists.chain(deletes) {
         let what = format!("{call:?} {fault:?}");
         let (before, kept) = (repository.rest.seen(call).len(), repository.service.keys());
-        repository.patience = patience(fault);
+        repository.timeout = timeout(fault);
         repository.rest.inject_faults(call, std::iter::repeat_n(fault.clone(), *requests));
         let (saved, warning) = repository.warning(&[]);
         assert!(warning.contains(text), "{what}: {warning}");

@@ -123,7 +123,7 @@ fn candidate<'t>(report: &'t Value, name: &str) -> &'t Value {
 /// Turns the snapshot at `file` into one of a Nix store with these items, or, if `inherited` is not empty, into
 /// a delta whose base holds those.
 fn rewrite_as_nix_snapshot(file: &Path, version: &str, own: &[&str], inherited: &[&str]) {
-    let mut parts = SnapshotParts::of(&fs::read(file).unwrap());
+    let mut parts = SnapshotParts::new(&fs::read(file).unwrap());
     let store = &mut parts.head.store;
     store.kind = "nix".into();
     store.store_dir = "/nix/store".into();
@@ -141,7 +141,7 @@ fn rewrite_as_nix_snapshot(file: &Path, version: &str, own: &[&str], inherited: 
         let items = inherited.iter().map(theirs).collect();
         parts.head.format = DELTA;
         parts.head.base = Some(entry.as_str().into());
-        parts.base = Some(Base { entry, index: Digest::of(b""), items });
+        parts.base = Some(Base { entry, index: Digest::hash(b""), items });
     }
     fs::write(file, parts.build()).unwrap();
 }

@@ -16,7 +16,7 @@ pub type InvalidSnapshot = (&'static str, fn(&mut SnapshotParts), &'static [&'st
 
 /// Returns the snapshot with its database changed by this SQL.
 pub fn with_database(good: &[u8], sql: &str) -> Vec<u8> {
-    let mut parts = SnapshotParts::of(good);
+    let mut parts = SnapshotParts::new(good);
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("db.sqlite");
     fs::write(&path, parts.database()).unwrap();
@@ -124,7 +124,7 @@ impl BadSnapshotEnv {
     }
 
     pub fn parts(&self) -> SnapshotParts {
-        SnapshotParts::of(&self.good)
+        SnapshotParts::new(&self.good)
     }
 }
 

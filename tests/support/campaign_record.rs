@@ -21,7 +21,7 @@ pub struct FaultTally {
 }
 
 impl FaultTally {
-    pub fn of(part: &str) -> FaultTally {
+    pub fn new(part: &str) -> FaultTally {
         FaultTally {
             part: part.to_owned(),
             begun: Instant::now(),
@@ -81,7 +81,7 @@ pub struct CampaignRecord {
 }
 
 impl CampaignRecord {
-    pub const fn of(part: &'static str) -> CampaignRecord {
+    pub const fn new(part: &'static str) -> CampaignRecord {
         CampaignRecord { part, sum: Mutex::new(None) }
     }
 
@@ -102,7 +102,7 @@ impl CampaignRecord {
 
     fn change(&self, change: impl FnOnce(&mut FaultTally)) {
         let mut sum = self.sum.lock().unwrap();
-        let sum = sum.get_or_insert_with(|| FaultTally::of(self.part));
+        let sum = sum.get_or_insert_with(|| FaultTally::new(self.part));
         change(sum);
         // After every fault, so that a campaign that is ended early has its record too.
         sum.keep();

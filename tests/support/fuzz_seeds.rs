@@ -57,7 +57,7 @@ pub fn write(seeds: &Path) {
         let snapshot = fs::read(snapshot.expect("a snapshot")).unwrap();
         store("head", name, &head(&snapshot));
         store("frames", name, &excerpt(&snapshot));
-        store("database", name, &small_database(&SnapshotParts::of(&snapshot).database()));
+        store("database", name, &small_database(&SnapshotParts::new(&snapshot).database()));
         if role != Role::Old {
             store("protocol", &format!("{name}-requests"), &requests);
             store("protocol", &format!("{name}-replies"), &replies);
@@ -170,14 +170,14 @@ fn forged(flags: u8) -> Vec<u8> {
         at: 0,
         size: 0,
         raw: raw.len() as u64,
-        sha256: Digest::of(b""),
+        sha256: Digest::hash(b""),
         continues: None,
     };
     let mut index = Index {
         format: 1,
-        head: Digest::of(b""),
+        head: Digest::hash(b""),
         head_bytes: 0,
-        archive: Digest::of(b""),
+        archive: Digest::hash(b""),
         frames: frames.iter().map(entry).collect(),
         database: Some(DatabaseEntry {
             path: "nix/var/nix/db/db.sqlite".into(),

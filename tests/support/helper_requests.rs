@@ -108,10 +108,10 @@ impl RequestStream {
 
 /// The `Store` request for the Nix store below `/`, with the given fields changed or added.
 pub fn store(differs: Value) -> Value {
-    let patience = json!({ "secs": 10, "nanos": 0 });
+    let timeout = json!({ "secs": 10, "nanos": 0 });
     let mut request = json!({
         "kind": "nix", "root": "/", "paths": [], "daemon": "auto", "asks_version": false,
-        "shepherds": [], "lock_patience": patience, "daemon_patience": patience, "stall": patience,
+        "shepherds": [], "lock_timeout": timeout, "daemon_timeout": timeout, "stall": timeout,
     });
     let fields = request.as_object_mut().unwrap();
     fields.extend(differs.as_object().unwrap().clone());
@@ -136,7 +136,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Reads the snapshot from a file on this machine.
-    pub fn of(file: &Path) -> Snapshot {
+    pub fn open(file: &Path) -> Snapshot {
         let content = fs::read(file).unwrap();
         let opened = open_bytes(&content).unwrap();
         Snapshot { content, opened }

@@ -29,7 +29,7 @@ pub struct Invocation<'w> {
     directory: PathBuf,
     environment: Vec<(OsString, OsString)>,
     input: Vec<u8>,
-    patience: Duration,
+    timeout: Duration,
     injector: Option<Injector>,
     trace: Option<PathBuf>,
 }
@@ -46,7 +46,7 @@ impl<'w> Invocation<'w> {
             directory: PathBuf::from("/"),
             environment: Vec::new(),
             input: Vec::new(),
-            patience: TIMEOUT,
+            timeout: TIMEOUT,
             injector: None,
             trace: None,
         }
@@ -80,8 +80,8 @@ impl<'w> Invocation<'w> {
     }
 
     /// Sets the timeout after which the command counts as hung and the test fails.
-    pub fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
         self
     }
 
@@ -100,8 +100,8 @@ impl<'w> Invocation<'w> {
     /// Runs the command to its end, whatever the outcome.
     #[track_caller]
     pub fn run(self) -> Output {
-        let patience = self.patience;
-        self.spawn().wait(patience)
+        let timeout = self.timeout;
+        self.spawn().wait(timeout)
     }
 
     /// Runs the command, and panics with all its output unless it succeeds.

@@ -16,7 +16,7 @@ pub struct MissingItemWorld {
 
 impl MissingItemWorld {
     #[track_caller]
-    pub fn of(world: World) -> MissingItemWorld {
+    pub fn new(world: World) -> MissingItemWorld {
         world.start_daemon();
         save(&world);
         let whole = record_state(&world);
@@ -30,7 +30,7 @@ impl MissingItemWorld {
 
     #[track_caller]
     pub fn bare(role: Role) -> MissingItemWorld {
-        Self::of(World::with_fixture(role, Fixture::Small))
+        Self::new(World::with_fixture(role, Fixture::Small))
     }
 
     #[track_caller]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use storecache_backend::object_store::Objects;
-use storecache_backend::options::{Address, ObjectStore, Patience, Secret, Service};
+use storecache_backend::options::{Address, NetworkTimeouts, ObjectStore, Secret, Service};
 
 use super::azurite::{self, Azurite, NodeServer};
 use super::plain_env::output;
@@ -116,7 +116,7 @@ impl ObjectServer {
         ObjectStore {
             address: Address::parse(self.backend()).unwrap().unwrap(),
             settings: settings.map(|(name, value)| (name, Secret::new(value))).collect(),
-            patience: Patience {
+            timeouts: NetworkTimeouts {
                 stall: Duration::from_secs(2),
                 answer: Duration::from_secs(2),
                 pause: Duration::from_millis(2),

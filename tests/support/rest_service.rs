@@ -364,7 +364,7 @@ impl Shared {
             let exchange = json!({
                 "method": method, "path": path, "query": query, "status": status, "body": body,
             });
-            let verdict = self.judge.lock().unwrap().of(&exchange);
+            let verdict = self.judge.lock().unwrap().verdict(&exchange);
             if !verdict.is_empty() {
                 self.state.lock().unwrap().wrong.push(verdict);
             }
@@ -418,7 +418,7 @@ impl Shared {
 
     /// An example response of GitHub's description, with one field changed.
     fn example(&self, name: &str, field: &str, value: &str) -> Value {
-        let text = self.judge.lock().unwrap().of(&json!({ "example": name }));
+        let text = self.judge.lock().unwrap().verdict(&json!({ "example": name }));
         let mut example: Value = serde_json::from_str(&text).unwrap();
         example[field] = value.into();
         example
@@ -541,12 +541,14 @@ impl ResponseValidator {
         let mut judge = ResponseValidator { child, exchanges, verdicts };
         // After this exchange, the validator has read the description, so no request with a timeout waits for
         // that.
-        judge.of(&json!({ "method": "GET", "path": "/", "query": {}, "status": 404, "body": {} }));
+        judge.verdict(
+            &json!({ "method": "GET", "path": "/", "query": {}, "status": 404, "body": {} }),
+        );
         judge
     }
 
     /// Returns the problems of an exchange, or an empty string.
-    fn of(&mut self, exchange: &Value) -> String {
+    fn verdict(&mut self, exchange: &Value) -> String {
         writeln!(self.exchanges, "{exchange}").unwrap();
         let mut verdict = String::new();
         let length = self.verdicts.read_line(&mut verdict).unwrap();

@@ -10,7 +10,7 @@ pub struct Rng(pub u64);
 
 impl Rng {
     /// Returns the generator for a part of a campaign, and prints the seed.
-    pub fn of(part: &str) -> Rng {
+    pub fn new(part: &str) -> Rng {
         let seed = seed();
         println!("{part}: STORECACHE_CAMPAIGN_SEED={seed}");
         let mixed = part.bytes().fold(seed, |sum, byte| sum.wrapping_mul(31) ^ u64::from(byte));

@@ -46,7 +46,7 @@ pub struct SnapshotParts {
 }
 
 impl SnapshotParts {
-    pub fn of(bytes: &[u8]) -> SnapshotParts {
+    pub fn new(bytes: &[u8]) -> SnapshotParts {
         let Opened { head, index, .. } = open_bytes(bytes).unwrap();
         let frames = (0..index.frames.len()).map(|number| Frame {
             bytes: frame_bytes(bytes, &index, number).to_vec(),
@@ -160,7 +160,7 @@ fn split_index(content: &[u8]) -> (&[u8], &[u8]) {
 pub fn with_index_json(bytes: &[u8], json: &[u8]) -> Vec<u8> {
     let index = open_bytes(bytes).unwrap().index;
     let body = zstd::bulk::compress(json, 3).unwrap();
-    let digest = Digest::of(&body);
+    let digest = Digest::hash(&body);
     let parts = [&(body.len() as u32).to_le_bytes()[..], &body, digest.as_bytes(), &[0; 4]];
     with_index_content(bytes, &index, &parts.concat())
 }
@@ -202,7 +202,7 @@ pub fn raw_bytes(frame: &Frame) -> Vec<u8> {
 pub fn frame(tar: &[u8]) -> Frame {
     let bytes = zstd::bulk::compress(tar, 3).unwrap();
     Frame {
-        sha256: Digest::of(&bytes),
+        sha256: Digest::hash(&bytes),
         bytes,
         raw: tar.len() as u64,
         continues: None,

@@ -36,7 +36,7 @@ impl World {
             PackageManager::Nix => &["nix-store", "--verify", "--check-contents"],
             PackageManager::Guix => &["guix", "gc", "--verify=contents"],
         };
-        let output = self.command(command).patience(Duration::from_secs(300)).ok();
+        let output = self.command(command).timeout(Duration::from_secs(300)).ok();
         let complaints = ["error", "warning", "modified", "disappeared", "fix"];
         let clean = !complaints.iter().any(|word| output.stderr.contains(word));
         assert!(clean, "the store is not sound:\n{output}");

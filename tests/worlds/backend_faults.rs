@@ -17,7 +17,7 @@ use crate::support::world_runs::{report, restore, run};
 use crate::support::{Output, Role, World};
 use serde_json::Value;
 
-static RECORD: CampaignRecord = CampaignRecord::of("backend");
+static RECORD: CampaignRecord = CampaignRecord::new("backend");
 
 /// After this many faults, a whole restore is made and the store is verified by its package manager.
 const VERIFY_INTERVAL: usize = 10;

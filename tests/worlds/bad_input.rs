@@ -65,7 +65,7 @@ fn snapshot_with_a_byte_added_or_removed_is_refused() {
 
 #[test]
 fn newer_format_is_refused_with_its_number() {
-    let mut parts = SnapshotParts::of(&small_snapshot());
+    let mut parts = SnapshotParts::new(&small_snapshot());
     parts.head.format = 3;
     let refused = check(&parts.build()).unwrap_err();
     assert!(matches!(refused, SnapshotError::NewerFormat { found: 3, .. }));
@@ -103,11 +103,11 @@ proptest! {
                 used: None,
             }).collect(),
         };
-        let nested = nested.then(|| on(Digest::of(b""), &[]));
+        let nested = nested.then(|| on(Digest::hash(b""), &[]));
         let chain = nested.is_some();
         let base = index(held.iter().map(|(n, h)| named(n, Some(h))).collect(), nested);
         let Ok(base) = base else { return Ok(()) };
-        let identity = if right { Index::identity(&base.index_bytes).unwrap() } else { Digest::of(b"") };
+        let identity = if right { Index::identity(&base.index_bytes).unwrap() } else { Digest::hash(b"") };
         let delta = index(own.iter().map(|n| named(n, None)).collect(), Some(on(identity, &taken)));
         let names: Vec<u8> = own.iter().copied().chain(taken.iter().map(|(n, _)| *n)).collect();
         let distinct = names.iter().collect::<BTreeSet<_>>().len() == names.len();
@@ -381,7 +381,7 @@ fn frame_with_unexpected_size_or_content_is_refused() {
         assert!(refused.is_err(), "{raw} bytes were accepted");
     }
     for bytes in [b"".to_vec(), b"no zstd".to_vec(), vec![0x28, 0xB5, 0x2F, 0xFD]] {
-        let sha256 = storecache_entry::Digest::of(&bytes);
+        let sha256 = storecache_entry::Digest::hash(&bytes);
         let odd = Frame { bytes, sha256, ..honest() };
         let (_yard, refused) = try_unpack(parts(vec![odd], entry()));
         assert!(refused.is_err());
@@ -481,7 +481,7 @@ fn unpack_drops_setuid_bits_and_foreign_owners() {
     let bytes = parts(vec![frame(&program)], vec![item("it", (0, 0), 1)]).build();
     let yard = ExtractDir::new();
     let Opened { index, .. } = open_bytes(&bytes).unwrap();
-    let frames = SnapshotParts::of(&bytes).frames;
+    let frames = SnapshotParts::new(&bytes).frames;
     yard.unpack(&index, &frames, Some((0, 0)), 1).unwrap();
     let entry = &plain_tree(&yard.target().join("it"))[Path::new("")].entry;
     assert_eq!(entry.mode & 0o7777, 0o555);
@@ -496,7 +496,7 @@ fn assert_survives(bytes: &[u8]) {
         return;
     };
     let yard = ExtractDir::new();
-    let frames = SnapshotParts::of(bytes).frames;
+    let frames = SnapshotParts::new(bytes).frames;
     if let Err(error) = yard.unpack(&index, &frames, Some((0, 0)), 2) {
         assert!(!format!("{error:#}").contains("panicked"), "{error:#}");
     }
@@ -516,7 +516,7 @@ fn shared_frame_parts() -> SnapshotParts {
 fn shared_frame_is_used_only_by_items_that_list_it() {
     let good = shared_frame_parts().build();
     check(&good).unwrap();
-    let frames = SnapshotParts::of(&good).frames;
+    let frames = SnapshotParts::new(&good).frames;
     // In a store, equal files are linked. In a plain directory, they stay separate files.
     for (owner, files) in [(Some((0, 0)), 1), (None, 2)] {
         let yard = ExtractDir::new();
@@ -586,7 +586,7 @@ fn shared_frame_members_outside_their_item_are_refused() {
         let mut parts = shared_frame_parts();
         (parts.frames[0], parts.frames[1]) = (frame(&copies), frame(&own));
         let bytes = parts.build();
-        let frames = SnapshotParts::of(&bytes).frames;
+        let frames = SnapshotParts::new(&bytes).frames;
         for owner in [Some((0, 0)), None] {
             let yard = ExtractDir::new();
             let refused = yard.unpack(&open_bytes(&bytes).unwrap().index, &frames, owner, 2);
@@ -1086,7 +1086,7 @@ fn plain_store_refuses_a_snapshot_of_another_kind_or_system() {
         ("newer format", |it| it.head.format = 7, &["format 7"]),
     ];
     for (what, change, words) in forgeries {
-        let mut parts = SnapshotParts::of(&good);
+        let mut parts = SnapshotParts::new(&good);
         change(&mut parts);
         fs::write(&newest, parts.build()).unwrap();
         let failed = place.attempt("restore", &["/srv/a"], &["--json"]);
@@ -1105,7 +1105,7 @@ fn plain_restore_touches_only_requested_directories() {
     let place = PlainEnv::new();
     place.write("/srv/a/file", "x\n");
     place.save(&["/srv/a"]);
-    let mut parts = SnapshotParts::of(&fs::read(place.snapshot()).unwrap());
+    let mut parts = SnapshotParts::new(&fs::read(place.snapshot()).unwrap());
     for name in ["../outside", "/etc", "srv", "srv/a/../b", "srv/./c", "", "."] {
         parts.items.push(item(name, (0, 0), 1));
     }

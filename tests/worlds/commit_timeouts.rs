@@ -185,7 +185,7 @@ fn daemon_timeout_applies_only_to_inactive_user_commands() {
 /// Returns a container whose daemon stops in this way.
 fn container_with_stop_settings(lines: &str) -> MissingItemWorld {
     let lacking =
-        MissingItemWorld::of(World::build(Role::Old).fixture(Fixture::Small).container().start());
+        MissingItemWorld::new(World::build(Role::Old).fixture(Fixture::Small).container().start());
     lacking.world.sh(&format!(
         "mkdir -p /run/systemd/system/nix-daemon.service.d
          printf '[Service]\n{lines}\n' >/run/systemd/system/nix-daemon.service.d/stop.conf

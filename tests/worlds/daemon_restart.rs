@@ -593,8 +593,8 @@ fn guardian_starts_the_daemon_after_a_panic() {
         daemon: DaemonChoice::Command { stop: "true".into(), start },
         asks_version: false,
         shepherds: Vec::new(),
-        lock_patience: Duration::ZERO,
-        daemon_patience: Duration::ZERO,
+        lock_timeout: Duration::ZERO,
+        daemon_timeout: Duration::ZERO,
         stall: Duration::from_secs(60),
         mandate: Caller::default(),
     };

@@ -419,7 +419,7 @@ fn delta_and_base_that_do_not_match_are_refused() {
     let pair = ForgedPair::new();
     let [base, delta] = &pair.good;
     let forge = |change: &dyn Fn(&mut SnapshotParts)| {
-        let mut parts = SnapshotParts::of(base);
+        let mut parts = SnapshotParts::new(base);
         change(&mut parts);
         parts.build()
     };
@@ -501,7 +501,7 @@ fn delta_and_base_that_do_not_match_are_refused() {
         pair.refuses(what, base, &lie(change), word);
     }
     let head = |change: &dyn Fn(&mut SnapshotParts)| {
-        let mut parts = SnapshotParts::of(delta);
+        let mut parts = SnapshotParts::new(delta);
         change(&mut parts);
         parts.build()
     };

@@ -38,7 +38,7 @@ fn nix_demo_runs_twice_and_leaves_the_host_store_unchanged() {
             .command(["/tmp/demo/demo", "10"])
             .user(user)
             .env("STORECACHE", "/usr/local/bin/storecache")
-            .patience(Duration::from_secs(120))
+            .timeout(Duration::from_secs(120))
             .ok();
         assert_all_steps_printed(&demo);
         assert_eq!(world.sh("ls -A /var/tmp").stdout, "", "it cleans up after itself");

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use pulldown_cmark::{Event, Options, Parser, Tag};
 use storecache::report::{Growth, Hit, Job, Outcome, render};
 use storecache_root_helper::protocol::Required;
-use storecache_runtime::untrusted::escape;
+use storecache_runtime::untrusted_text::escape;
 
 /// GitHub's limit for one step.
 const LIMIT: usize = 1 << 20;

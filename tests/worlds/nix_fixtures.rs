@@ -261,7 +261,7 @@ fn orphans_are_reaped() {
 #[should_panic(expected = "waited")]
 fn a_command_that_hangs_fails_its_test() {
     let world = World::new(Role::Old);
-    world.command(["sleep", "1000"]).patience(Duration::from_millis(200)).run();
+    world.command(["sleep", "1000"]).timeout(Duration::from_millis(200)).run();
 }
 
 #[test]

@@ -47,7 +47,7 @@ impl ForgedSnapshot {
         }
         place.save(&["/opt/tool"]);
         let file = place.snapshot();
-        let mut parts = SnapshotParts::of(&fs::read(&file).unwrap());
+        let mut parts = SnapshotParts::new(&fs::read(&file).unwrap());
         change(&mut parts);
         fs::write(&file, parts.build()).unwrap();
         ForgedSnapshot { place, file }
@@ -317,7 +317,7 @@ fn store_commands_escape_a_forged_snapshot() {
     save(&world);
     let entries = world.backend().host_path();
     let entry = fs::read_dir(entries).unwrap().next().unwrap().unwrap().path();
-    let mut parts = SnapshotParts::of(&fs::read(&entry).unwrap());
+    let mut parts = SnapshotParts::new(&fs::read(&entry).unwrap());
     parts.head.store.version = hostile_text().into();
     parts.head.created = hostile_text().into();
     parts.head.profiles =

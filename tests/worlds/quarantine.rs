@@ -47,7 +47,7 @@ impl QuarantineWorld {
     }
 
     fn parts(&self) -> SnapshotParts {
-        SnapshotParts::of(&self.good)
+        SnapshotParts::new(&self.good)
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -125,7 +125,7 @@ fn fake_root(world: &World, name: &str, plant: impl FnOnce(&Path)) -> String {
 fn root_helper_drops_root_for_a_forged_store() {
     let world = confined_world(Some(Fixture::Small));
     world_runs::save(&world);
-    let snapshot = Snapshot::of(&entry(&world));
+    let snapshot = Snapshot::open(&entry(&world));
     world.sh("mkdir -p /opt/roots-own/nix/var/nix/db /opt/roots-own/nix/store");
     let before = protected_files(&world);
     let link = |target: &str, at: PathBuf| {
@@ -257,7 +257,7 @@ fn plain_directories_are_accessed_with_the_users_rights() {
     symlink("/home/runner/mine", world.host("/home/runner/elsewhere")).unwrap();
     let moved =
         json!({ "kind": "plain", "root": "/home/runner/elsewhere", "paths": ["/opt/tool"] });
-    let snapshot = Snapshot::of(&entry(&world));
+    let snapshot = Snapshot::open(&entry(&world));
     let index = &snapshot.opened.index_bytes;
     let talk = RequestStream::hello().say(store(moved)).with(snapshot.restore(), index);
     let talk = snapshot.wanted().into_iter().fold(talk, |talk, number| {
@@ -279,7 +279,7 @@ fn root_helper_refuses_invalid_and_out_of_order_messages() {
     let world = confined_world(Some(Fixture::Small));
     world_runs::save(&world);
     world.wipe_store();
-    let snapshot = Snapshot::of(&entry(&world));
+    let snapshot = Snapshot::open(&entry(&world));
     let before = protected_files(&world);
     let index = &snapshot.opened.index_bytes;
     let hello = RequestStream::hello;
@@ -375,8 +375,8 @@ fn root_helper_refuses_invalid_and_out_of_order_messages() {
         (nix().with(restore_zero, index), "threads must be at least 1"),
         (nix().with(restore_guix, index), "for the store kind guix"),
         (nix().with(snapshot.restore(), b"{}"), "ndex"),
-        (hello().say(store(json!({ "lock_patience": year }))), "longer than a year"),
-        (hello().say(store(json!({ "daemon_patience": year }))), "longer than a year"),
+        (hello().say(store(json!({ "lock_timeout": year }))), "longer than a year"),
+        (hello().say(store(json!({ "daemon_timeout": year }))), "longer than a year"),
         (hello().say(store(json!({ "stall": year }))), "longer than a year"),
         (
             hello().say(store(json!({ "stall": { "secs": 0, "nanos": 999_999_999 } }))),
@@ -420,7 +420,7 @@ fn root_helper_cleans_up_after_a_disconnect_or_flood() {
     let world = confined_world(Some(Fixture::Small));
     world_runs::save(&world);
     world.wipe_store();
-    let snapshot = Snapshot::of(&entry(&world));
+    let snapshot = Snapshot::open(&entry(&world));
     let before = protected_files(&world);
     let (message, bytes) = snapshot.frame(snapshot.wanted()[0]);
     let committing = snapshot.staged().say(json!("Commit"));
@@ -668,7 +668,7 @@ fn root_helper_keeps_only_the_capabilities_of_its_stage() {
         let world = World::with_fixture(role, Fixture::Small);
         world.start_daemon();
         world_runs::save(&world);
-        let snapshot = Snapshot::of(&entry(&world));
+        let snapshot = Snapshot::open(&entry(&world));
         let kind = world.package_manager().name();
         let about = || RequestStream::hello().say(store(json!({ "kind": kind })));
         let all = rights(world.init())[0][0];

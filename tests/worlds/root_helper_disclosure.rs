@@ -73,7 +73,7 @@ impl Talk {
         let patience = json!({ "secs": 2, "nanos": 0 });
         let store = json!({ "Store": {
             "kind": kind, "root": "/", "paths": [], "daemon": "auto", "asks_version": false,
-            "shepherds": [], "lock_patience": patience, "daemon_patience": patience,
+            "shepherds": [], "lock_timeout": patience, "daemon_timeout": patience,
             "stall": { "secs": 60, "nanos": 0 },
         } });
         Talk(Vec::new()).say(json!({ "Hello": { "protocol": PROTOCOL } }), &[]).say(store, &[])

@@ -130,7 +130,7 @@ fn snapshot_without_a_trusted_signature_is_a_miss() {
     fs::remove_file(place.snapshot()).unwrap();
 
     let another_head = || {
-        let mut parts = SnapshotParts::of(&good);
+        let mut parts = SnapshotParts::new(&good);
         parts.head.origin.repository = "you/yours".into();
         parts
     };
@@ -145,17 +145,17 @@ fn snapshot_without_a_trusted_signature_is_a_miss() {
         ("no block", with_signatures(&good, b"null"), "its signatures do not parse"),
         (
             "another's",
-            SnapshotParts::of(&good).build_signed(&of("them", 9)),
+            SnapshotParts::new(&good).build_signed(&of("them", 9)),
             "signed by them, which is not a trusted key",
         ),
         (
             "another key's signature under our name",
-            SnapshotParts::of(&good).build_signed(&of("ci-1", 9)),
+            SnapshotParts::new(&good).build_signed(&of("ci-1", 9)),
             "the signature by ci-1 does not match this snapshot",
         ),
         (
             "our signature under another name",
-            SnapshotParts::of(&good).build_signed(&of("ci-9", 1)),
+            SnapshotParts::new(&good).build_signed(&of("ci-9", 1)),
             "signed by ci-9, which is not a trusted key",
         ),
         (
@@ -719,7 +719,7 @@ fn verify_content_does_not_mark_items_as_used() {
 /// Changes a file of an item and keeps every digest right. Returns the item's name and the snapshot. `change`
 /// gets the header and the content.
 fn tamper_with_a_file(good: &[u8], change: fn(&mut [u8], &mut [u8])) -> (String, Vec<u8>) {
-    let mut parts = SnapshotParts::of(good);
+    let mut parts = SnapshotParts::new(good);
     for item in parts.items.iter().filter(|item| item.shared.is_empty()) {
         for number in item.frames.0..=item.frames.1 {
             let frame = &parts.frames[number as usize];

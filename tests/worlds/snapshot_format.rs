@@ -748,7 +748,7 @@ impl GoldenInput {
             },
             key: "storecache-golden".into(),
             base: None,
-            ingredients: BTreeMap::from([("workflow".into(), Digest::of(b"on: push"))]),
+            ingredients: BTreeMap::from([("workflow".into(), Digest::hash(b"on: push"))]),
             origin: Origin {
                 repository: "owner/name".into(),
                 reference: "refs/heads/main".into(),
@@ -814,7 +814,7 @@ fn assert_golden(name: &str, cast: &[u8]) {
 
     // From the same frames the writer makes the same file, except for the compression of the index.
     let index = open_bytes(&golden).unwrap().index;
-    let again = SnapshotParts::of(&golden).build();
+    let again = SnapshotParts::new(&golden).build();
     let frames_end = index.frames.last().map(|frame| frame.at + frame.size).unwrap() as usize;
     assert_eq!(golden[..frames_end], again[..frames_end]);
     assert_eq!(open_bytes(&again).unwrap().index, index);

@@ -14,7 +14,7 @@ const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Returns a machine with systemd, whose store is missing one item of its snapshot.
 fn machine() -> MissingItemWorld {
-    MissingItemWorld::of(World::build(Role::Old).fixture(Fixture::Small).container().start())
+    MissingItemWorld::new(World::build(Role::Old).fixture(Fixture::Small).container().start())
 }
 
 /// Starts a run as a unit of that name with `Type=notify`, and waits until it is ready.

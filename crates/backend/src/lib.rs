@@ -15,13 +15,13 @@
 
 mod directory;
 mod entry_name;
+mod entry_records;
 mod error;
 mod fallback;
 #[cfg(feature = "github")]
 pub mod github;
 #[cfg(feature = "network")]
 mod http_client;
-mod inventory;
 #[cfg(feature = "object-store")]
 pub mod object_store;
 pub mod options;
@@ -33,9 +33,9 @@ mod stall_guard;
 
 pub use directory::Directory;
 pub use entry_name::{EntryName, Generation};
+pub use entry_records::{Deleted, Inventory, Record};
 pub use error::{BackendError, Gone, InventoryError, Refused};
 pub use fallback::FallbackBackend;
-pub use inventory::{Deleted, Inventory, Record};
 pub use quarantine::{Denylist, EntryIdentity, Quarantine, QuarantineList, Quarantined};
 pub use stall_guard::StallGuard;
 

@@ -69,9 +69,9 @@ impl ProcessHandle {
     ///
     /// One signal is not enough: a nix-daemon that is accepting a client when the signal arrives only checks
     /// for signals after the next client (`nix:src/nix/unix/daemon.cc`, `daemonLoop`).
-    pub fn stop(&self, patience: Duration) -> Result<()> {
+    pub fn stop(&self, timeout: Duration) -> Result<()> {
         self.terminate()?;
-        self.await_end_asking(patience, Some(ASK_AGAIN))
+        self.await_end_asking(timeout, Some(ASK_AGAIN))
     }
 
     fn terminate(&self) -> Result<()> {
@@ -81,25 +81,25 @@ impl ProcessHandle {
         }
     }
 
-    /// Waits for up to `patience` and returns whether the process has ended. A zombie counts as ended.
-    pub fn ends_within(&self, patience: Duration) -> Result<bool> {
-        has_ended(&self.handle, patience)
+    /// Waits for up to `timeout` and returns whether the process has ended. A zombie counts as ended.
+    pub fn ends_within(&self, timeout: Duration) -> Result<bool> {
+        has_ended(&self.handle, timeout)
     }
 
-    /// Waits until the process has ended. `patience` counts from its last activity, so a process that works or
+    /// Waits until the process has ended. `timeout` counts from its last activity, so a process that works or
     /// waits for a disk gets more time.
     ///
     /// # Errors
-    /// If the process shows no activity for the time of `patience`.
-    pub fn await_end(&self, patience: Duration) -> Result<()> {
-        self.await_end_asking(patience, None)
+    /// If the process shows no activity for the time of `timeout`.
+    pub fn await_end(&self, timeout: Duration) -> Result<()> {
+        self.await_end_asking(timeout, None)
     }
 
     /// As [`ProcessHandle::await_end`], with a SIGTERM whenever the process shows no activity for the time of `again`.
-    fn await_end_asking(&self, patience: Duration, again: Option<Duration>) -> Result<()> {
+    fn await_end_asking(&self, timeout: Duration, again: Option<Duration>) -> Result<()> {
         let mut asked = Instant::now();
         let name = format!("the daemon, process {},", self.pid);
-        let mut stall_timer = StallTimer::new(patience);
+        let mut stall_timer = StallTimer::new(timeout);
         while !self.ends_within(POLL_INTERVAL)? {
             let activity = stall_timer.sample(&procfs::family(self.pid));
             // A process that works on its end is left alone: its handler may start over with each signal.
@@ -121,7 +121,7 @@ impl ProcessHandle {
                 )),
             }
             if stall_timer.is_expired() {
-                let seconds = patience.as_secs();
+                let seconds = timeout.as_secs();
                 bail!(liveness::timed_out(
                     "daemon-timeout",
                     format!(
@@ -141,10 +141,10 @@ fn handle(pid: u32) -> Result<OwnedFd, Errno> {
     pidfd_open(pid, PidfdFlags::empty())
 }
 
-pub(super) fn has_ended(handle: &OwnedFd, patience: Duration) -> Result<bool> {
+pub(super) fn has_ended(handle: &OwnedFd, timeout: Duration) -> Result<bool> {
     let timeout = Timespec {
-        tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: patience.subsec_nanos().into(),
+        tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
     };
     loop {
         match poll(&mut [PollFd::new(handle, PollFlags::IN)], Some(&timeout)) {
@@ -176,7 +176,7 @@ impl ProcessRestart {
     /// If the process is gone, runs as a different user from the one that called `listen`, or runs a program that
     /// other users could have written. The process must not be stopped then, since it must not be started
     /// again. Also if it has its own user namespace, or a library of it was removed from the disk.
-    pub fn of(verified: &VerifiedListener) -> Result<Self> {
+    pub fn from_listener(verified: &VerifiedListener) -> Result<Self> {
         let Listener { pid, uid } = verified.listener;
         let about = || format!("examine the daemon, process {pid}");
         let process = Arc::clone(&verified.process);
@@ -232,8 +232,8 @@ impl ProcessRestart {
         let output = [1, 2].map(|fd| pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()).ok());
         let recipe = ProcessRestart {
             pid,
-            supervisor: Supervisor::of(pid),
-            executable: Executable::of(pid, uid)?,
+            supervisor: Supervisor::find(pid),
+            executable: Executable::open(pid, uid)?,
             arguments: procfs::words(pid, "cmdline")?,
             environment: harmless(procfs::environment(pid)?),
             context,

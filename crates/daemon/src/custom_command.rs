@@ -8,19 +8,19 @@ use storecache_runtime::liveness::{Watch, process_run};
 /// Runs a shell command as the user who asked for it, so that it does not get more rights than that user has.
 ///
 /// # Errors
-/// If the command shows no activity for the time of `patience`; any error of `cancelled`. The command is killed
+/// If the command shows no activity for the time of `timeout`; any error of `cancelled`. The command is killed
 /// in both cases. Also if it fails.
 pub fn run(
     text: &str,
     run_as: Option<(u32, u32)>,
-    patience: Duration,
+    timeout: Duration,
     cancelled: &dyn Fn() -> Result<()>,
 ) -> Result<()> {
     let watch = Watch {
         run: process_run(),
         what: &format!("the command {text:?}"),
         flag: "daemon-timeout",
-        timeout: patience,
+        timeout,
         check_canceled: cancelled,
         probe: &mut || None,
     };

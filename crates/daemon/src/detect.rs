@@ -3,11 +3,11 @@
 //! This depends on the process that listens on the store's socket: only the service manager that runs this
 //! process can stop the daemon and start it again.
 
-use super::kind::{Daemon, DaemonChoice};
+use super::daemon_kind::{Daemon, DaemonChoice};
 use super::listener::{Listener, untrusted};
 use super::shepherd::{self, Behind, Service, ServiceRelation, Shepherd};
 use super::systemd::{self, Active};
-use super::{duplicates, procfs};
+use super::{duplicate_daemons, procfs};
 use anyhow::{Result, anyhow, bail};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub struct DaemonLookup<'a> {
     /// The user who owns the store.
     pub owner: u32,
     /// How long a shepherd may take to answer.
-    pub patience: Duration,
+    pub timeout: Duration,
 }
 
 /// A daemon, and why it is considered to be the one in charge.
@@ -109,7 +109,7 @@ impl<'a> Facts<'a> {
         let trusted = found.filter(|found| found.is_trusted(at.owner));
         let (listener, stranger) = (trusted.map(|it| it.pid), found.filter(|_| trusted.is_none()));
         let asks_systemd = asks_systemd && systemd::is_running();
-        let units = asks_systemd.then(|| Active::of(at.units)).transpose()?.flatten();
+        let units = asks_systemd.then(|| Active::find(at.units)).transpose()?.flatten();
         let (services, unaware, silent) = Default::default();
         let mut facts = Facts { at, listener, stranger, units, services, unaware, silent };
         if facts.systemd_listens() {
@@ -131,7 +131,7 @@ impl<'a> Facts<'a> {
     /// Asks a shepherd, with the rights of a user if the socket belongs to that user.
     fn ask(&mut self, socket: &Path, of: Option<(u32, u32)>) -> Result<()> {
         let shown = socket.display();
-        let behind = shepherd::behind(socket, self.at.requester, of, self.at.patience)?;
+        let behind = shepherd::behind(socket, self.at.requester, of, self.at.timeout)?;
         let (pid, answer) = match behind {
             Behind::Nobody => return Ok(()),
             Behind::Shepherd(shepherd, pid) => (pid, self.service_of(&shepherd)),
@@ -344,7 +344,7 @@ impl<'a> Facts<'a> {
     /// Warns about daemons that no service manager runs and that clients cannot reach.
     fn lost(&self) -> Vec<String> {
         let DaemonLookup { name, root, socket_inside, .. } = self.at;
-        let mut lost = duplicates::of(name, root, socket_inside, self.listener);
+        let mut lost = duplicate_daemons::find_duplicates(name, root, socket_inside, self.listener);
         lost.retain(|&pid| {
             let services = || self.services.iter().filter_map(|asked| asked.service.pid);
             !self.units.as_ref().is_some_and(|units| units.run(pid))

@@ -69,9 +69,9 @@ impl Executable {
     ///
     /// # Errors
     /// If users other than root and `uid` can write to the file, or to a directory on the way to it.
-    pub fn of(pid: u32, uid: u32) -> Result<Self> {
+    pub fn open(pid: u32, uid: u32) -> Result<Self> {
         let about = || format!("examine the program of the daemon, process {pid}");
-        let disk = Disk::of(pid)?;
+        let disk = Disk::open(pid)?;
         let file = procfs::open_link(pid, "exe", OFlags::PATH)?;
         let at = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         let found = std::fs::metadata(&at).with_context(about)?;
@@ -102,7 +102,7 @@ impl Executable {
     /// # Errors
     /// If the process cannot be examined.
     pub fn look(pid: u32) -> Result<Self> {
-        let disk = Disk::of(pid)?;
+        let disk = Disk::open(pid)?;
         let file = procfs::open_link(pid, "exe", OFlags::PATH)?;
         let place = disk.place_of(disk.running);
         Ok(Executable { identity: disk.running, path: disk.known, file: Arc::new(file), place })
@@ -155,8 +155,8 @@ impl Program {
     /// # Errors
     /// If no such program exists any more. The process must not be stopped then, since it could not be started
     /// again.
-    pub fn of(pid: u32) -> Result<Self> {
-        let disk = Disk::of(pid)?;
+    pub fn open(pid: u32) -> Result<Self> {
+        let disk = Disk::open(pid)?;
         let arguments = procfs::words(pid, "cmdline")?;
         let environment = procfs::environment(pid)?;
         let named = named(&arguments, &environment);
@@ -186,7 +186,7 @@ impl Program {
     /// # Errors
     /// If the program at `path` no longer exists.
     pub fn of_service(pid: u32, path: &Path) -> Result<Self> {
-        let disk = Disk::of(pid)?;
+        let disk = Disk::open(pid)?;
         let Some(found) = disk.look(path) else {
             bail!(
                 "the daemon is started from {}, which is no longer on disk, so it could not be \
@@ -262,7 +262,7 @@ struct ProgramFile {
 }
 
 impl Disk {
-    fn of(pid: u32) -> Result<Self> {
+    fn open(pid: u32) -> Result<Self> {
         let root = procfs::open_link(pid, "root", OFlags::PATH | OFlags::DIRECTORY)?;
         let exe = procfs::directory(pid).join("exe");
         let about = || format!("examine the program of the daemon, process {pid}");
@@ -376,7 +376,7 @@ mod tests {
         }
         let (place, link) = program();
         let mut first = until_it_sleeps(Command::new(&link).arg("100").spawn().unwrap());
-        let executable = Executable::of(first.id(), 0).unwrap();
+        let executable = Executable::open(first.id(), 0).unwrap();
         assert!(executable.replaced(first.id()).is_none());
         let mut second = until_it_sleeps(start(executable.clone()));
         assert_eq!(comm(second.id()), "nap");
@@ -392,7 +392,7 @@ mod tests {
             (found.dev(), found.ino())
         };
         assert_eq!(identity(third.id()), identity(first.id()));
-        assert!(Executable::of(first.id(), 0).unwrap().replaced(first.id()).is_some());
+        assert!(Executable::open(first.id(), 0).unwrap().replaced(first.id()).is_some());
         for child in [&mut first, &mut second, &mut third] {
             child.kill().unwrap();
             child.wait().unwrap();
@@ -410,16 +410,16 @@ mod tests {
             let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
             std::fs::set_permissions(path, mode).unwrap();
         };
-        assert!(Executable::of(child.id(), 0).is_ok());
+        assert!(Executable::open(child.id(), 0).is_ok());
         set(place.path(), 0o777);
-        assert!(Executable::of(child.id(), 0).is_err(), "its directory");
+        assert!(Executable::open(child.id(), 0).is_err(), "its directory");
         set(place.path(), 0o755);
         set(&place.path().join("sleep"), 0o775);
-        assert!(Executable::of(child.id(), 0).is_err(), "itself");
+        assert!(Executable::open(child.id(), 0).is_err(), "itself");
         set(&place.path().join("sleep"), 0o755);
         std::os::unix::fs::chown(place.path().join("sleep"), Some(1234), None).unwrap();
-        assert!(Executable::of(child.id(), 0).is_err(), "its owner");
-        assert!(Executable::of(child.id(), 1234).is_ok(), "it would run as that user");
+        assert!(Executable::open(child.id(), 0).is_err(), "its owner");
+        assert!(Executable::open(child.id(), 1234).is_ok(), "it would run as that user");
         child.kill().unwrap();
         child.wait().unwrap();
     }

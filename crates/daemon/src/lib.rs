@@ -11,28 +11,28 @@
 
 mod bare_process;
 mod custom_command;
+mod daemon_kind;
 mod detect;
-mod duplicates;
+mod duplicate_daemons;
 mod executable;
-pub mod journal;
-mod kind;
 mod listener;
-mod mount;
 mod procfs;
 mod shepherd;
+mod store_mount_unit;
 mod systemd;
+pub mod systemd_journal;
 mod unknown_supervisor;
 mod worker_protocol;
 
 use bare_process::ProcessHandle;
 pub use bare_process::is_up_besides;
+pub use daemon_kind::{Daemon, DaemonChoice};
 pub use detect::{DaemonLookup, DetectedDaemon, find, service_to_start};
 pub use executable::Replaced;
-pub use kind::{Daemon, DaemonChoice};
 pub use listener::{Listener, SocketExposure, VerifiedListener, socket_exposure};
-pub use mount::MountUnit;
 pub use procfs::parent_of;
 pub use shepherd::Shepherd;
+pub use store_mount_unit::MountUnit;
 pub use systemd::{UnitState, states as unit_states};
 pub use worker_protocol::{Client, await_ready, nix_version};
 
@@ -56,7 +56,7 @@ impl<'a> Stopper<'a> {
     /// verified.
     pub fn prepare(daemon: &'a Daemon, listener: Option<&VerifiedListener>) -> Result<Self> {
         Ok(match daemon {
-            Daemon::Systemd { units } => Stopper::Systemd(systemd::Stop::of(units)?),
+            Daemon::Systemd { units } => Stopper::Systemd(systemd::Stop::new(units)?),
             Daemon::Shepherd { shepherd, service, pid } => {
                 let process = pid.map(ProcessHandle::find).transpose()?.flatten();
                 Stopper::Shepherd { shepherd, service, process }
@@ -69,20 +69,20 @@ impl<'a> Stopper<'a> {
 
     /// Stops the daemon and waits until its main process has ended. Its workers may live on.
     ///
-    /// `patience` counts from the last activity of the stopping processes.
+    /// `timeout` counts from the last activity of the stopping processes.
     ///
     /// # Errors
     /// Also any error of `cancelled`, for units of systemd and for commands only: there, the next start can wait
     /// for the end of the daemon.
-    pub fn stop(&self, patience: Duration, cancelled: &dyn Fn() -> Result<()>) -> Result<()> {
+    pub fn stop(&self, timeout: Duration, cancelled: &dyn Fn() -> Result<()>) -> Result<()> {
         match self {
-            Stopper::Systemd(stop) => stop.now(patience, cancelled),
+            Stopper::Systemd(stop) => stop.now(timeout, cancelled),
             Stopper::Shepherd { shepherd, service, process } => {
-                shepherd::stop(shepherd, service, process.as_ref(), patience)
+                shepherd::stop(shepherd, service, process.as_ref(), timeout)
             }
-            Stopper::Process(process) => process.stop(patience),
+            Stopper::Process(process) => process.stop(timeout),
             Stopper::Command { stop, run_as } => {
-                custom_command::run(stop, *run_as, patience, cancelled)
+                custom_command::run(stop, *run_as, timeout, cancelled)
             }
             Stopper::None => Ok(()),
         }
@@ -114,10 +114,10 @@ impl Starter {
                 Starter::Systemd { units: systemd::to_start_again(units)? }
             }
             Daemon::Shepherd { shepherd, service, .. } => {
-                Starter::Shepherd(shepherd::ServiceRestart::of(shepherd, service)?)
+                Starter::Shepherd(shepherd::ServiceRestart::from_service(shepherd, service)?)
             }
             Daemon::Process { pid } => Starter::Process(Box::new(
-                bare_process::ProcessRestart::of(verified(*pid, listener)?)?,
+                bare_process::ProcessRestart::from_listener(verified(*pid, listener)?)?,
             )),
             Daemon::Command { start, run_as, .. } => {
                 Starter::Command { start: start.clone(), run_as: *run_as }
@@ -142,14 +142,14 @@ impl Starter {
 
     /// Starts the daemon unless it runs. Does not check whether it answers on `socket`, see [`await_ready`].
     /// Failed calls are retried, because a store cannot be used without its daemon.
-    pub fn start(&self, socket: &Path, patience: Duration) -> Result<()> {
+    pub fn start(&self, socket: &Path, timeout: Duration) -> Result<()> {
         match self {
-            Starter::Systemd { units } => systemd::start(units, patience),
+            Starter::Systemd { units } => systemd::start(units, timeout),
             Starter::Shepherd(recipe) => recipe.start(),
             Starter::Process(recipe) => insist(|| recipe.start(socket)),
             // Only the user knows whether their command can be run twice.
             Starter::Command { start, run_as } => {
-                custom_command::run(start, *run_as, patience, &|| Ok(()))
+                custom_command::run(start, *run_as, timeout, &|| Ok(()))
             }
             Starter::None => Ok(()),
         }

@@ -5,7 +5,7 @@
 //! at `listen` (`man 7 unix`, `SO_PEERCRED`; `linux:net/unix/af_unix.c`, `unix_listen`).
 
 use super::bare_process::has_ended;
-use super::duplicates;
+use super::duplicate_daemons;
 use super::procfs;
 use super::worker_protocol::{Client, connect};
 use anyhow::{Context, Result, bail};
@@ -44,12 +44,12 @@ impl Listener {
     /// [`Elsewhere`] if it is in another pid namespace; also if the socket cannot be reached.
     pub fn find(socket: &Path) -> Result<Option<Self>> {
         match reach(socket)? {
-            Some(stream) => Self::of(&stream, socket).map(Some),
+            Some(stream) => Self::from_stream(&stream, socket).map(Some),
             None => Ok(None),
         }
     }
 
-    fn of(stream: &UnixStream, socket: &Path) -> Result<Self> {
+    fn from_stream(stream: &UnixStream, socket: &Path) -> Result<Self> {
         // Not through rustix: its type for process IDs cannot represent 0, which stands for a process that this
         // one cannot see.
         let peer = getsockopt(stream, PeerCredentials)?;
@@ -134,11 +134,11 @@ pub struct VerifiedListener {
 impl VerifiedListener {
     /// Verifies the listener of `socket` for a store that `owner` owns: the socket is not exposed, root or the
     /// owner called `listen`, and the listener completes the handshake of the worker protocol within
-    /// `patience`.
+    /// `timeout`.
     ///
     /// # Errors
     /// If one of these checks fails, or no process listens.
-    pub fn verify(socket: &Path, owner: u32, patience: Duration) -> Result<Self> {
+    pub fn verify(socket: &Path, owner: u32, timeout: Duration) -> Result<Self> {
         if let Some(exposure) = socket_exposure(socket, owner)? {
             bail!(
                 "{}; a daemon at such a socket is stopped only if systemd or a shepherd runs it; \
@@ -150,13 +150,13 @@ impl VerifiedListener {
         let Some(stream) = reach(socket)? else {
             bail!("no process listens on {}", socket.display());
         };
-        let listener = Listener::of(&stream, socket)?;
+        let listener = Listener::from_stream(&stream, socket)?;
         if !listener.is_trusted(owner) {
             bail!(untrusted(&listener, socket, owner));
         }
         let process = process_of(&stream, &listener, socket)?;
         drop(stream);
-        Client::open_again(socket, Instant::now() + patience).with_context(|| {
+        Client::open_again(socket, Instant::now() + timeout).with_context(|| {
             format!(
                 "{} listens on {}, but does not answer like a Nix or Guix daemon, so it is not \
                  stopped",
@@ -204,7 +204,7 @@ fn process_of(stream: &UnixStream, listener: &Listener, socket: &Path) -> Result
     let pid = i32::try_from(listener.pid).ok().and_then(Pid::from_raw).with_context(gone)?;
     let process = pidfd_open(pid, PidfdFlags::empty()).with_context(gone)?;
     // The process ID may have been reused before the call, but only the daemon has the socket open.
-    if !duplicates::has_open(listener.pid, socket) {
+    if !duplicate_daemons::has_open(listener.pid, socket) {
         bail!(gone());
     }
     Ok(process)

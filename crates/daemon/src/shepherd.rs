@@ -24,7 +24,7 @@ pub struct Shepherd {
     /// User and group of the shepherd, if that is not root.
     pub owner: Option<(u32, u32)>,
     /// How long it may take to answer.
-    pub patience: Duration,
+    pub timeout: Duration,
 }
 
 /// The process behind a socket.
@@ -66,7 +66,7 @@ pub fn behind(
     socket: &Path,
     requester: Option<(u32, u32)>,
     of: Option<(u32, u32)>,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Behind> {
     let stream = match with_rights_of(of, || connect(socket)) {
         Ok(stream) => stream,
@@ -75,7 +75,7 @@ pub fn behind(
     };
     let peer = nix::sys::socket::getsockopt(&stream, PeerCredentials)?;
     let pid = u32::try_from(peer.pid()).unwrap_or_default();
-    let shepherd = |owner| Shepherd { socket: socket.to_owned(), owner, patience };
+    let shepherd = |owner| Shepherd { socket: socket.to_owned(), owner, timeout };
     let own = geteuid().as_raw();
     Ok(match (peer.uid(), requester) {
         (uid, _) if uid == own && of.is_none() => Behind::Shepherd(shepherd(None), pid),
@@ -132,7 +132,7 @@ impl Shepherd {
             run: process_run(),
             what: &about(),
             flag: "daemon-timeout",
-            timeout: self.patience,
+            timeout: self.timeout,
             check_canceled: &|| Ok(()),
             probe: &mut || None,
         };
@@ -143,7 +143,7 @@ impl Shepherd {
                  shepherd for the whole system, or give commands with --daemon command"
             ),
             Some(_) => e,
-            None => e.context(format!("no answer within {} s", self.patience.as_secs())),
+            None => e.context(format!("no answer within {} s", self.timeout.as_secs())),
         })?;
         if !output.status.success() {
             let said = [output.stdout, output.stderr].concat();
@@ -198,10 +198,10 @@ pub fn stop(
     shepherd: &Shepherd,
     service: &str,
     process: Option<&ProcessHandle>,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<()> {
     shepherd.herd(HerdOrder::Stop(service))?;
-    process.map_or(Ok(()), |process| process.await_end(patience))
+    process.map_or(Ok(()), |process| process.await_end(timeout))
 }
 
 /// Everything that is required to start a service.
@@ -213,7 +213,7 @@ pub struct ServiceRestart {
 }
 
 impl ServiceRestart {
-    pub fn of(shepherd: &Shepherd, service: &str) -> Result<Self> {
+    pub fn from_service(shepherd: &Shepherd, service: &str) -> Result<Self> {
         let (shepherd, running) = (shepherd.clone(), shepherd.running()?);
         Ok(ServiceRestart { shepherd, service: service.to_owned(), running })
     }

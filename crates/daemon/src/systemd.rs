@@ -43,7 +43,7 @@ struct Service {
 
 impl Active {
     /// Finds those of `units` that are active, in the same order; `None` if all are inactive.
-    pub fn of(units: &[&str]) -> Result<Option<Self>> {
+    pub fn find(units: &[&str]) -> Result<Option<Self>> {
         let units = active(units)?;
         if units.is_empty() {
             return Ok(None);
@@ -90,7 +90,7 @@ pub struct Stop {
 
 impl Stop {
     /// Queries systemd for everything that the stop requires.
-    pub fn of(units: &[String]) -> Result<Self> {
+    pub fn new(units: &[String]) -> Result<Self> {
         // A socket that keeps listening starts its service for the next client, whether the service was active
         // before or not. So stop the services of sockets too.
         let services: Vec<String> = services(units)?.into_iter().map(|it| it.name).collect();
@@ -103,9 +103,9 @@ impl Stop {
         Ok(Stop { all, services })
     }
 
-    /// Stops the units. `patience` counts from the last activity of the stopping processes. A running timeout
+    /// Stops the units. `timeout` counts from the last activity of the stopping processes. A running timeout
     /// of systemd itself (`TimeoutStopSec`) counts as activity.
-    pub fn now(&self, patience: Duration, cancelled: &dyn Fn() -> Result<()>) -> Result<()> {
+    pub fn now(&self, timeout: Duration, cancelled: &dyn Fn() -> Result<()>) -> Result<()> {
         std::thread::scope(|scope| {
             let (stopped, is_stopped) = bounded::<()>(0);
             // Without this thread the stop only takes longer.
@@ -116,7 +116,7 @@ impl Stop {
                     is_first = false;
                 }
             });
-            let done = change(UnitOrder::Stop, &self.all, patience, cancelled);
+            let done = change(UnitOrder::Stop, &self.all, timeout, cancelled);
             drop(stopped);
             done
         })
@@ -149,9 +149,9 @@ fn ask_again(service: &str, is_first: bool) {
     }
 }
 
-/// Starts units and waits until they have started. `patience` counts from their last activity.
-pub fn start(units: &[String], patience: Duration) -> Result<()> {
-    change(UnitOrder::Start, units, patience, &|| Ok(()))
+/// Starts units and waits until they have started. `timeout` counts from their last activity.
+pub fn start(units: &[String], timeout: Duration) -> Result<()> {
+    change(UnitOrder::Start, units, timeout, &|| Ok(()))
 }
 
 /// Makes systemd stop or start units, and waits until it has. If this gives up, systemd still continues its
@@ -159,18 +159,18 @@ pub fn start(units: &[String], patience: Duration) -> Result<()> {
 fn change(
     order: UnitOrder<'_>,
     units: &[String],
-    patience: Duration,
+    timeout: Duration,
     cancelled: &dyn Fn() -> Result<()>,
 ) -> Result<()> {
     let what = format!("systemctl {} {}", order.verb(), units.join(" "));
     let output = once_more_if_killed(|| {
-        let mut stall_timer = StallTimer::new(patience);
+        let mut stall_timer = StallTimer::new(timeout);
         let mut probe = || at_work(units, &mut stall_timer);
         let watch = Watch {
             run: process_run(),
             what: &what,
             flag: "daemon-timeout",
-            timeout: patience,
+            timeout,
             check_canceled: cancelled,
             probe: &mut probe,
         };

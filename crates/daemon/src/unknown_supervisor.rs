@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// How long a daemon may take from its fork to its socket before storecache starts one itself. This limit is
 /// reached only if the parent of the daemon forks for another purpose.
-const PATIENCE: Duration = Duration::from_secs(10);
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// How long the parent may take from the end of the daemon to the fork of the next one. This limit is reached
 /// if it never reaps its children, or is busy with something else.
 const REACTION: Duration = Duration::from_millis(500);
@@ -29,7 +29,7 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// Finds the parent of `daemon`; `None` if it is not visible from here.
-    pub fn of(daemon: u32) -> Option<Self> {
+    pub fn find(daemon: u32) -> Option<Self> {
         let pid = procfs::parent(daemon)?;
         let daemon = (daemon, procfs::started_at(daemon));
         Some(Supervisor { pid, program: program(pid)?, seen_at: procfs::ticks_now(), daemon })
@@ -42,7 +42,7 @@ impl Supervisor {
         loop {
             // Check this before `is_starting`, otherwise a fork between the two checks is missed.
             let waits = self.has_reacted() || begun.elapsed() >= REACTION;
-            let is_starting = self.is_starting(arguments) && begun.elapsed() < PATIENCE;
+            let is_starting = self.is_starting(arguments) && begun.elapsed() < LONGEST_WAIT;
             if (waits && !is_starting) || is_up() {
                 return;
             }

@@ -53,9 +53,9 @@ pub struct Client {
 /// Returns the version of the Nix that answers on `socket`.
 ///
 /// # Errors
-/// If the daemon does not answer within `patience`, or is too old to send its version.
-pub fn nix_version(socket: &Path, patience: Duration) -> Result<String> {
-    let (mut client, server) = Client::greet(socket, Instant::now() + patience, VERSION_TELLING)?;
+/// If the daemon does not answer within `timeout`, or is too old to send its version.
+pub fn nix_version(socket: &Path, timeout: Duration) -> Result<String> {
+    let (mut client, server) = Client::greet(socket, Instant::now() + timeout, VERSION_TELLING)?;
     if server < VERSION_TELLING {
         bail!("the daemon is too old to report its version");
     }
@@ -97,9 +97,9 @@ pub fn connect(socket: &Path) -> std::io::Result<UnixStream> {
 /// Retries until the daemon completes a handshake and answers one `IsValidPath`.
 ///
 /// # Errors
-/// After `patience`, with the step that the last attempt reached and its error.
-pub fn await_ready(socket: &Path, probe: &str, patience: Duration) -> Result<Client> {
-    let deadline = Instant::now() + patience;
+/// After `timeout`, with the step that the last attempt reached and its error.
+pub fn await_ready(socket: &Path, probe: &str, timeout: Duration) -> Result<Client> {
+    let deadline = Instant::now() + timeout;
     loop {
         let error = match Client::open(socket, deadline) {
             Ok(mut client) => match client.is_valid(probe) {
@@ -112,7 +112,7 @@ pub fn await_ready(socket: &Path, probe: &str, patience: Duration) -> Result<Cli
             return Err(error.context(format!(
                 "the daemon did not become ready on {} within {} s",
                 socket.display(),
-                patience.as_secs()
+                timeout.as_secs()
             )));
         }
         liveness::waiting(format!("the daemon on {} is not ready: {error:#}", socket.display()));

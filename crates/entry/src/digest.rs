@@ -10,7 +10,7 @@ pub struct Digest([u8; 32]);
 
 impl Digest {
     /// Returns the digest of `bytes`.
-    pub fn of(bytes: &[u8]) -> Self {
+    pub fn hash(bytes: &[u8]) -> Self {
         Digest(Sha256::digest(bytes).into())
     }
 
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn hex_digest_round_trips() {
-        let digest = Digest::of(b"abc");
+        let digest = Digest::hash(b"abc");
         assert!(digest.to_string().starts_with("ba7816bf8f01cfea"));
         assert_eq!(Digest::from_hex(&digest.to_string()), Some(digest));
         assert_eq!(Digest::from_hex("ba78"), None);

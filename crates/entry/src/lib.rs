@@ -1,12 +1,12 @@
 //! Types that snapshots, keys and backends share.
 //!
 //! - `digest`: the SHA-256 digests of frames, items and ingredients
-//! - `ladder`: the exact key and the prefixes that a lookup tries, in order
+//! - `key_ladder`: the exact key and the prefixes that a lookup tries, in order
 
 #![deny(clippy::disallowed_macros, clippy::disallowed_methods)]
 
 mod digest;
-mod ladder;
+mod key_ladder;
 
 pub use digest::{Digest, Digester};
-pub use ladder::{Ladder, Rung};
+pub use key_ladder::{Ladder, Rung};

@@ -123,7 +123,7 @@ impl<'a> Side<'a> {
             return Ok(ingredient.files.iter().cloned().zip(digests).collect());
         }
         for file in &ingredient.files {
-            files.extend(tree.read(file)?.map(|content| (file.clone(), Digest::of(&content))));
+            files.extend(tree.read(file)?.map(|content| (file.clone(), Digest::hash(&content))));
         }
         Ok(files)
     }

@@ -81,7 +81,7 @@ fn bytes(file: &Path, tree: &dyn Tree) -> Result<Ingredient> {
     let content = tree.read(file)?.with_context(|| {
         format!("read the workflow {}: {} has no such file", file.display(), tree.describe())
     })?;
-    let digest = Digest::of(&content);
+    let digest = Digest::hash(&content);
     Ok(Ingredient {
         name: WORKFLOW.into(),
         files: vec![file.to_owned()],
@@ -97,7 +97,7 @@ fn semantic(options: &KeyOptions, file: &Path, tree: &dyn Tree) -> Result<Ingred
         steps: &options.workflow_steps,
         ignore_pins: &options.ignore_pins,
     };
-    let mut canonical = Canonical::of(tree, file, &selection)?;
+    let mut canonical = Canonical::new(tree, file, &selection)?;
     Ok(Ingredient {
         name: SEMANTIC.into(),
         files: std::mem::take(&mut canonical.files),
@@ -120,7 +120,7 @@ fn files(pattern: &str, tree: &dyn Tree) -> Result<Ingredient> {
     for file in &files {
         let content =
             tree.read(file)?.with_context(|| format!("{} no longer exists", file.display()))?;
-        let digest = Digest::of(&content);
+        let digest = Digest::hash(&content);
         let name = file.as_os_str().as_encoded_bytes();
         // Lengths make the encoding unambiguous.
         hashed.extend_from_slice(&(name.len() as u64).to_be_bytes());
@@ -131,7 +131,7 @@ fn files(pattern: &str, tree: &dyn Tree) -> Result<Ingredient> {
     Ok(Ingredient {
         name: format!("{FILES}{pattern}"),
         files,
-        digest: Digest::of(&hashed),
+        digest: Digest::hash(&hashed),
         part: IngredientContent::Whole(facts),
         notes: Vec::new(),
     })

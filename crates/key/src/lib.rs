@@ -28,7 +28,7 @@ pub use from_step::{OfStep, of_step};
 pub use git::{CommitTree, Files, NoRepository, ObjectId, Repository};
 pub use ingredients::{FILES, Ingredient, IngredientContent, WORKFLOW, gather};
 pub use options::{KeyOptions, WorkflowMode};
-pub use warnings::{Volatiles, Warning, WarningKind, of as warnings_of};
+pub use warnings::{Volatiles, Warning, WarningKind, warnings_of};
 
 use anyhow::Result;
 use std::collections::BTreeMap;

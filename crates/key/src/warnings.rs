@@ -107,7 +107,7 @@ impl Volatiles {
 }
 
 /// Returns the warnings about an ingredient. Examines the history if there is a repository.
-pub fn of(
+pub fn warnings_of(
     ingredient: &Ingredient,
     tree: &dyn Tree,
     files: usize,

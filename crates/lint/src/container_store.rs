@@ -116,7 +116,7 @@ fn steps(scene: &LintContext, job: &Job, store: &'static str) -> Option<Diagnost
             && uses.text.starts_with("docker://")
             && speaks_of_the_store(&uses.text)
         {
-            return Some(found(uses.line, store).of(uses).example(format!(
+            return Some(found(uses.line, store).at_first_line(uses).example(format!(
                 "run: docker run -v {store}:{store} -v {0}:{0} IMAGE …",
                 state(store)
             )));

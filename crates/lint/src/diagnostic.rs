@@ -43,7 +43,7 @@ impl Diagnostic {
     }
 
     /// Sets the first line of `text` as the text that the mistake is about.
-    pub fn of(self, text: &Text) -> Self {
+    pub fn at_first_line(self, text: &Text) -> Self {
         let first = text.text.lines().next().unwrap_or_default();
         self.at(first)
     }

@@ -54,7 +54,7 @@ fn check_key(scene: &LintContext, job: &Job, step: &Step, key: &Text) -> Vec<Dia
                      other, which it cannot use"
                 ),
             )
-            .of(key)
+            .at_first_line(key)
             .fix(
                 "put ${{ runner.os }} and ${{ runner.arch }} into the key, or use storecache \
                  without `key`",
@@ -71,7 +71,7 @@ fn check_key(scene: &LintContext, job: &Job, step: &Step, key: &Text) -> Vec<Dia
                     "the key does not name the architecture: a runner of another architecture \
                      finds this entry and cannot use it",
                 )
-                .of(key)
+                .at_first_line(key)
                 .fix("put ${{ runner.arch }} into the key, or use storecache without `key`")
                 .lines(swaps)
                 .example("key: ${{ runner.arch }}-…"),
@@ -92,7 +92,7 @@ fn check_key(scene: &LintContext, job: &Job, step: &Step, key: &Text) -> Vec<Dia
                 "the key does not name the version of Nix or Guix, so entries of the old version \
                  are still restored after an upgrade",
             )
-            .of(key)
+            .at_first_line(key)
             .fix("put the version into the key, or use storecache without `key`")
             .lines(lines)
             .example("key: nix-2.30.1-…"),

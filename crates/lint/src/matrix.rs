@@ -270,7 +270,7 @@ fn told(step: &Step) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn of(matrix: &str) -> Option<Vec<String>> {
+    fn jobs_of(matrix: &str) -> Option<Vec<String>> {
         let text = format!("on: push\njobs:\n  a:\n    strategy:\n      matrix: {matrix}\n");
         let workflow = Workflow::parse(&text).unwrap();
         let shown = |values: &Values| {
@@ -282,18 +282,18 @@ mod tests {
     #[test]
     fn matrix_is_expanded_as_github_does() {
         assert_eq!(
-            of("{a: [1, 2], b: [x, y]}").unwrap(),
+            jobs_of("{a: [1, 2], b: [x, y]}").unwrap(),
             ["a=1 b=x", "a=1 b=y", "a=2 b=x", "a=2 b=y"]
         );
-        assert_eq!(of("{a: [1, 2], exclude: [{a: 2}]}").unwrap(), ["a=1"]);
+        assert_eq!(jobs_of("{a: [1, 2], exclude: [{a: 2}]}").unwrap(), ["a=1"]);
         assert_eq!(
-            of("{a: [1, 2], include: [{a: 1, c: z}, {d: w}, {a: 3}]}").unwrap(),
+            jobs_of("{a: [1, 2], include: [{a: 1, c: z}, {d: w}, {a: 3}]}").unwrap(),
             ["a=1 c=z d=w", "a=2 d=w", "a=3"]
         );
-        assert_eq!(of("{include: [{os: x}, {os: y}]}").unwrap(), ["os=x", "os=y"]);
-        assert_eq!(of("{c: [{os: x, n: 1}]}").unwrap(), ["c.n=1 c.os=x"]);
-        assert_eq!(of("${{ fromJSON(needs.x.outputs.y) }}"), None);
-        assert_eq!(of("{a: ['${{ inputs.x }}']}"), None);
+        assert_eq!(jobs_of("{include: [{os: x}, {os: y}]}").unwrap(), ["os=x", "os=y"]);
+        assert_eq!(jobs_of("{c: [{os: x, n: 1}]}").unwrap(), ["c.n=1 c.os=x"]);
+        assert_eq!(jobs_of("${{ fromJSON(needs.x.outputs.y) }}"), None);
+        assert_eq!(jobs_of("{a: ['${{ inputs.x }}']}"), None);
     }
 
     #[test]

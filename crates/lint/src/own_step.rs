@@ -162,7 +162,7 @@ fn early(scene: &LintContext, job: &Job, at: usize) -> Option<Diagnostic> {
     };
     Some(
         found(rules::BEFORE_CHECKOUT, uses.line, message)
-            .of(uses)
+            .at_first_line(uses)
             .fix("put actions/checkout before it")
             .lines(lines)
             .example("- uses: actions/checkout@v4"),

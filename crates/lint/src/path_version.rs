@@ -21,7 +21,7 @@ struct Cache<'w> {
 
 impl<'w> Cache<'w> {
     /// Reads a step. Returns `None` if the file does not contain the paths.
-    fn of(step: &'w Step) -> Option<Self> {
+    fn from_step(step: &'w Step) -> Option<Self> {
         let action = step.action().filter(|action| cache_steps::is_official(action))?;
         let paths = cache_steps::paths(step);
         if paths.is_empty() || paths.iter().any(|path| path.contains("${{")) {
@@ -54,7 +54,7 @@ pub fn check(scene: &LintContext) -> Vec<Diagnostic> {
     for workflow in scene.all {
         let here = std::ptr::eq(*workflow, scene.workflow);
         let steps = workflow.jobs.iter().flat_map(|job| &job.steps);
-        for cache in steps.filter_map(Cache::of) {
+        for cache in steps.filter_map(Cache::from_step) {
             if here && let Some(other) = before.iter().find(|other| differ(other, &cache)) {
                 found.push(finding(scene, &cache, other));
             }

@@ -52,7 +52,7 @@ fn never(scene: &LintContext, job: &Job, step: &Step) -> Option<Diagnostic> {
     let lines = new.and_then(|new| scene.page.swap(&[(uses.line, uses.text.trim(), new.trim())]));
     Some(
         Diagnostic::warning(rules::READ_ONLY, uses.line, format!("this step never saves: {why}"))
-            .of(uses)
+            .at_first_line(uses)
             .fix("only restore here, and save in runs of `push` or `schedule`")
             .lines(lines)
             .example("- uses: actions/cache/restore@v4"),
@@ -94,7 +94,7 @@ fn on_success_only(scene: &LintContext, step: &Step, after: &[Step]) -> Option<D
                 uses.line,
                 "this saves only when the job succeeds: a failed step discards a good store",
             )
-            .of(uses)
+            .at_first_line(uses)
             .fix("save in a separate step, with `if: always()`; storecache does so by itself")
             .example(example.trim_end()),
         );
@@ -121,7 +121,7 @@ fn on_success_only(scene: &LintContext, step: &Step, after: &[Step]) -> Option<D
             uses.line,
             "this saves only when all steps before it succeed: a failed step discards a good store",
         )
-        .of(uses)
+        .at_first_line(uses)
         .fix("save with `if: always()`")
         .lines(lines)
         .example("if: always()"),

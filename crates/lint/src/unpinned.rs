@@ -49,7 +49,7 @@ fn branch(step: &Step) -> Option<Diagnostic> {
                  does not"
             ),
         )
-        .of(uses)
+        .at_first_line(uses)
         .fix("pin a release or a commit")
         .example(format!("uses: {action}@<a tag or a commit>")),
     )
@@ -83,7 +83,7 @@ fn installer(step: &Step) -> Option<Diagnostic> {
                 "{action} installs {what}, which changes while this workflow and its key do not"
             ),
         )
-        .of(uses)
+        .at_first_line(uses)
         .fix(format!("pin it with the input `{input}`"))
         .example(format!("with:\n  {input}: …")),
     )

@@ -76,7 +76,7 @@ fn fixed(scene: &LintContext, step: &Step, key: &Text) -> Diagnostic {
         key.line,
         "the key never changes: it is saved once, and later changes of the store are not saved",
     )
-    .of(key)
+    .at_first_line(key)
     .fix("put the hash of a lock file into the key")
     .lines(scene.page.swap(&[(key.line, old, &new)]))
     .example(format!("key: {new}\nrestore-keys: {old}-"))
@@ -155,7 +155,7 @@ fn changing(
     let message = format!("`{what}` in the key differs in each run: {why}");
     Some(
         found(rules::VOLATILE_KEY, key.line, message)
-            .of(key)
+            .at_first_line(key)
             .fix("use a hash of the files that the store depends on instead")
             .lines(swap)
             .example("key: nix-2.30.1-${{ runner.arch }}-${{ hashFiles('flake.lock') }}"),

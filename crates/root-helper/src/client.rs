@@ -1,6 +1,5 @@
 //! Starts the root helper and talks to it.
 
-use super::caller::CONFINED_LIMIT;
 use super::failure_kind::FailureKind;
 use super::helper_error::HelperError;
 use super::nonblocking_pipe::{Pipe, SendStop, Sending};
@@ -8,6 +7,7 @@ use super::protocol::{
     PROTOCOL, Phase, Reply, Request, Restored, StoreRequest, read_message, write_message,
 };
 use super::read_ahead::ReadAhead;
+use super::requester_rights::CONFINED_LIMIT;
 use super::store_context::StoreTarget;
 use super::sudo::{NoRoot, SudoRefusal};
 use anyhow::{Context, Result, anyhow};
@@ -91,12 +91,12 @@ fn wants_all_of_root(store: &StoreRequest) -> bool {
         Err(e) => e.kind() == ErrorKind::PermissionDenied,
     };
     // Other processes never wait for a confined user longer than this.
-    let patience = store.lock_patience.max(store.daemon_patience).max(store.stall);
+    let timeout = store.lock_timeout.max(store.daemon_timeout).max(store.stall);
     // On a store of the user's own, a confined root helper uses only the user's rights.
     store.root != Path::new("/")
         || is_theirs(store)
         || store.shepherds.iter().any(not_ours)
-        || patience > CONFINED_LIMIT
+        || timeout > CONFINED_LIMIT
 }
 
 /// Returns whether the store belongs or may belong to the user: directories that they name, or a store that they own.
@@ -105,7 +105,7 @@ fn is_theirs(store: &StoreRequest) -> bool {
         let found = layout.database_dir().metadata().or_else(|_| layout.state().metadata());
         found.is_ok_and(|found| found.uid() == rustix::process::getuid().as_raw())
     };
-    !store.kind.has_database() || Layout::of(store.kind, &store.root).is_ok_and(ours)
+    !store.kind.has_database() || Layout::new(store.kind, &store.root).is_ok_and(ours)
 }
 
 /// The running root helper. When dropped, it is asked to abort, and waited for.
@@ -197,7 +197,7 @@ impl RootHelperProcess {
             // the pipes keep their size.
             let _ = pipe.map(|pipe| rustix::pipe::fcntl_setpipe_size(pipe, PIPE));
         }
-        let memory = ByteSemaphore::of(Packing::on(1).in_flight);
+        let memory = ByteSemaphore::new(Packing::on(1).in_flight);
         let started =
             hear(&mut child, by_sudo, &memory).and_then(|heard| Ok((heard, Pipe::new(requests)?)));
         let ((errors, replies, heard), requests) = match started {

@@ -150,24 +150,24 @@ impl Commit<'_> {
     fn have_it_alone(&mut self) -> Result<(Lock, Vec<Skipped>)> {
         let layout = &self.target.layout;
         let cancelled = || self.talk.cancel.check();
-        let patience = self.target.lock_patience;
-        let exclusive = |patience| {
+        let timeout = self.target.lock_timeout;
+        let exclusive = |timeout| {
             let (path, kind) = (layout.big_lock(), layout.lock_kind);
-            lock(&path, kind, LockMode::Exclusive, patience, &cancelled).context(
+            lock(&path, kind, LockMode::Exclusive, timeout, &cancelled).context(
                 "wait for exclusive access to the database; end the process that uses it \
                  and try again",
             )
         };
-        match exclusive(STEP_ASIDE_AFTER.min(patience)) {
+        match exclusive(STEP_ASIDE_AFTER.min(timeout)) {
             Err(e) if e.downcast_ref::<LockTimeout>().is_some() => {}
             other => return Ok((other?, Vec::new())),
         }
         if self.staging.step_aside(layout).is_err() {
             // The store is on a mount of its own, so the only choice is to wait.
-            return Ok((exclusive(patience)?, Vec::new()));
+            return Ok((exclusive(timeout)?, Vec::new()));
         }
         self.gc_lock.release()?;
-        let big_lock = exclusive(patience)?;
+        let big_lock = exclusive(timeout)?;
         // A collector keeps the database open, so no collector runs while this process holds the lock on the
         // database.
         self.gc_lock = self.target.gc_lock(&cancelled)?;
@@ -177,10 +177,10 @@ impl Commit<'_> {
 
     /// Checks that the daemon itself considers every restored item valid.
     fn verify_through_daemon(&self, added: &HashSet<ItemName>) -> Result<()> {
-        let StoreTarget { layout, daemon_patience, .. } = self.target;
+        let StoreTarget { layout, daemon_timeout, .. } = self.target;
         let paths: Vec<String> = added.iter().map(|name| layout.path_of(name)).collect();
         let mut client =
-            await_ready(&layout.socket(), &self.target.layout.probe(), *daemon_patience)?;
+            await_ready(&layout.socket(), &self.target.layout.probe(), *daemon_timeout)?;
         let valid = client.valid(&paths)?;
         if valid.len() != paths.len() {
             bail!("the daemon reports {} of {} restored items as valid", valid.len(), paths.len());

@@ -81,7 +81,7 @@ impl Conversation {
             signal_hook::flag::register(signal, Arc::clone(&cancel.signalled))
                 .context("catch signals")?;
         }
-        let memory = ByteSemaphore::of(Unpacking::on(1).compressed);
+        let memory = ByteSemaphore::new(Unpacking::on(1).compressed);
         let for_requests = memory.clone();
         let (send, requests) = bounded(2);
         let hung_up = Arc::clone(&cancel.hung_up);

@@ -26,7 +26,7 @@ pub enum FailureKind {
 pub struct OfBase;
 
 impl FailureKind {
-    pub fn of(error: &anyhow::Error) -> Self {
+    pub fn from_error(error: &anyhow::Error) -> Self {
         let which = if error.is::<OfBase>() { SnapshotRole::Base } else { SnapshotRole::Entry };
         let typed = error.chain().find_map(|cause| cause.downcast_ref::<SnapshotError>());
         match typed.or_else(|| error.downcast_ref()) {
@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn damage_is_classified_through_nested_contexts() {
         let damaged = |which, frame| FailureKind::Damaged { which, frame };
-        let of = |error: Error| FailureKind::of(&error);
+        let of = |error: Error| FailureKind::from_error(&error);
         let bad = || Error::from(SnapshotError::Damaged("x".into()));
         assert_eq!(of(bad()), damaged(SnapshotRole::Entry, None));
         assert_eq!(of(bad().context("a").context(OfBase)), damaged(SnapshotRole::Base, None));

@@ -19,12 +19,12 @@
 
 #![deny(clippy::disallowed_macros, clippy::disallowed_methods)]
 
-mod caller;
 mod capabilities;
 pub mod client;
 mod closure_query;
 mod commit;
 mod connection;
+pub mod consistency_checks;
 pub mod doctor;
 mod failure_kind;
 #[expect(
@@ -33,9 +33,8 @@ mod failure_kind;
 )]
 mod guardian;
 mod helper_error;
-mod installed;
-pub mod judge;
-mod machine;
+mod installed_path;
+mod machine_limits;
 mod nonblocking_pipe;
 #[expect(
     clippy::disallowed_methods,
@@ -44,6 +43,9 @@ mod nonblocking_pipe;
 mod output;
 pub mod protocol;
 mod read_ahead;
+mod request_limits;
+mod requester_rights;
+mod resource_share;
 mod restore_plain;
 mod restore_store;
 mod sanitize;
@@ -55,18 +57,16 @@ mod select_items;
     reason = "standard output is the connection to the user process"
 )]
 mod serve;
-mod share;
 mod snapshot_files;
 mod store_context;
 mod store_facts;
 pub mod sudo;
-mod validate;
 mod verify_nar;
 mod write_access;
 
-pub use caller::{CONFINED_LIMIT, Caller};
 pub use capabilities::Stage;
 pub use failure_kind::{FailureKind, OfBase};
 pub use guardian::{ArmRequest, Armed, DaemonFound, Guardian, WatchConfig, guard, serve_orders};
 pub use helper_error::HelperError;
+pub use requester_rights::{CONFINED_LIMIT, Caller};
 pub use serve::serve;

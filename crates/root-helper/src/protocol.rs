@@ -3,8 +3,8 @@
 //! Wire format: `u32 BE` length of the JSON, `u32 BE` length of the payload, JSON, payload. Frames are sent as
 //! payload, so that they are not encoded twice.
 
-use super::caller::Caller;
 use super::failure_kind::FailureKind;
+use super::requester_rights::Caller;
 use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -76,9 +76,9 @@ pub struct StoreRequest {
     /// from.
     pub shepherds: Vec<PathBuf>,
     /// How long to wait for locks that other processes hold.
-    pub lock_patience: Duration,
+    pub lock_timeout: Duration,
     /// How long to wait until the daemon has stopped or answers.
-    pub daemon_patience: Duration,
+    pub daemon_timeout: Duration,
     /// How long anything else may show no activity.
     pub stall: Duration,
     /// On whose behalf the root helper acts. The root helper determines it itself and never reads it from a message.
@@ -406,7 +406,7 @@ pub fn read_message<M: DeserializeOwned>(
 /// # Errors
 /// As [`read_message`].
 pub fn read_first(input: &mut impl Read) -> Result<Option<(Request, MeteredBytes)>> {
-    read_within(FIRST_LIMIT, input, &ByteSemaphore::of(0))
+    read_within(FIRST_LIMIT, input, &ByteSemaphore::new(0))
 }
 
 /// [`read_message`] with another limit on the JSON and on the payload, each in bytes.
@@ -455,7 +455,7 @@ mod tests {
         let mut bytes = Vec::new();
         let frame = FrameId { which: SnapshotRole::Base, number: 7 };
         write_message(&mut bytes, &Request::Frame(frame), b"frame").unwrap();
-        let memory = ByteSemaphore::of(0);
+        let memory = ByteSemaphore::new(0);
         let read = |mut bytes: &[u8]| read_message::<Request>(&mut bytes, &memory);
         let (message, payload) = read(&bytes).unwrap().unwrap();
         assert!(matches!(message, Request::Frame(sent) if sent == frame));

@@ -5,7 +5,7 @@
 
 use super::capabilities::Stage;
 use super::connection::Conversation;
-use super::judge::check_kind;
+use super::consistency_checks::check_kind;
 use super::protocol::{
     FrameId, Phase, Plan, Reply, RestoreRequest, Restored, SnapshotRole, StoreRequest,
 };
@@ -230,7 +230,7 @@ fn run_locks(talk: &Conversation, store: &StoreRequest) -> Result<Vec<Lock>> {
         parents.insert((metadata.dev(), metadata.ino()), parent);
     }
     let cancelled = || talk.cancel.check();
-    parents.values().map(|parent| run_lock(parent, store.lock_patience, &cancelled)).collect()
+    parents.values().map(|parent| run_lock(parent, store.lock_timeout, &cancelled)).collect()
 }
 
 fn split(place: &Path) -> Result<(PathBuf, String)> {

@@ -6,9 +6,9 @@ use super::capabilities::Stage;
 use super::closure_query::check;
 use super::commit::Commit;
 use super::connection::Conversation;
+use super::consistency_checks::{check_database, check_kind};
 use super::failure_kind::OfBase;
 use super::guardian::{Guardian, WatchConfig};
-use super::judge::{check_database, check_kind};
 use super::protocol::{
     FrameId, Phase, Plan, Reply, Request, RestoreRequest, Restored, SnapshotRole, StoreRequest,
 };
@@ -24,7 +24,7 @@ use std::path::Path;
 use std::sync::Arc;
 use storecache_daemon::{Listener, await_ready};
 use storecache_runtime::retry::insist;
-use storecache_runtime::untrusted::Untrusted;
+use storecache_runtime::untrusted_text::Untrusted;
 use storecache_snapshot::{Index, StoreFacts, write_database};
 use storecache_store::{
     ItemName, Layout, LiveDatabase, LockMode, Owner, RestoreSelection, Rows, SnapshotDatabase,
@@ -54,7 +54,7 @@ pub fn restore(
     let _run_lock = target.run_lock(&cancelled)?;
     let gc_lock = target.gc_lock(&cancelled)?;
     talk.holds_locks();
-    let warnings = guardian.watch(&WatchConfig::of(&target, true))?;
+    let warnings = guardian.watch(&WatchConfig::new(&target, true))?;
     access.clean_up(layout)?;
     let (snapshot, _kept) = receive_database(talk, layout, &index)?;
     let live = is_there(&layout.database())?.then(|| LiveDatabase::open(layout)).transpose()?;
@@ -67,8 +67,10 @@ pub fn restore(
     let inodes = files.items(&choice.wanted).map(|item| item.files).sum();
     let store = layout.store();
     check_space(if is_there(&store)? { &store } else { &layout.root }, disk_bytes, inodes)?;
-    let hashes =
-        request.verify_content.then(|| Hashes::of(&snapshot, &choice.wanted)).transpose()?;
+    let hashes = request
+        .verify_content
+        .then(|| Hashes::from_database(&snapshot, &choice.wanted))
+        .transpose()?;
     let rows = Rows::read(&snapshot, &choice.wanted, live.as_ref())?;
     let broken = || format!("{} is damaged: repair the store first", layout.database().display());
     live.as_ref().map_or(Ok(()), LiveDatabase::check_references).with_context(broken)?;
@@ -96,7 +98,7 @@ pub fn restore(
         return talk.reply(&Reply::Restored(Restored::default()));
     }
     talk.enter(Phase::Unpack);
-    let owner = Owner::of(layout)?;
+    let owner = Owner::find(layout)?;
     prepare_store(&target, owner)?;
     let staging = Staging::create(&access.staging_parent(layout))?;
     let ids = (owner.uid, owner.gid);
@@ -215,12 +217,12 @@ fn prepare_store(target: &StoreTarget, owner: Owner) -> Result<()> {
     }
     if Listener::find(&layout.socket())?.is_some() {
         // Let the daemon create its own database in its own way.
-        await_ready(&layout.socket(), &target.layout.probe(), target.daemon_patience)?;
+        await_ready(&layout.socket(), &target.layout.probe(), target.daemon_timeout)?;
     }
     make_directory(&layout.database_dir(), 0o755, owner)?;
     make_lock_file(&layout.big_lock(), owner, &layout.state())?;
-    let patience = target.lock_patience;
+    let timeout = target.lock_timeout;
     let (path, kind) = (layout.big_lock(), layout.lock_kind);
-    let _big_lock = lock(&path, kind, LockMode::Exclusive, patience, &|| Ok(()))?;
+    let _big_lock = lock(&path, kind, LockMode::Exclusive, timeout, &|| Ok(()))?;
     LiveDatabase::create_if_missing(layout, owner)
 }

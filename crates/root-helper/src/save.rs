@@ -190,7 +190,7 @@ fn store_source(
     let cancelled = || talk.cancel.check();
     let gc_lock = target.gc_lock(&cancelled)?;
     talk.holds_locks();
-    let ward = WatchConfig::of(&target, false);
+    let ward = WatchConfig::new(&target, false);
     guardian.as_mut().map(|guardian| guardian.watch(&ward)).transpose()?;
     let frozen = freeze(layout)?;
     let base = Arc::new(directory(&layout.store())?);

@@ -1,15 +1,15 @@
 //! The main function of the root helper: one conversation, from greeting to end.
 
-use super::caller::Caller;
 use super::capabilities::Stage;
 use super::client::ROOT_SPEAKS;
 use super::connection::{Conversation, checked};
 use super::failure_kind::FailureKind;
 use super::guardian::Guardian;
 use super::protocol::{PROTOCOL, Phase, Reply, Request, StoreRequest, read_first, write_message};
+use super::requester_rights::Caller;
+use super::resource_share::Share;
 use super::sanitize::{lift_limits, settle};
 use super::seccomp::{Confinement, confine};
-use super::share::Share;
 use super::store_facts::survey;
 use super::{closure_query, doctor, restore_plain, restore_store, save};
 use anyhow::{Context, Result, bail};
@@ -37,7 +37,7 @@ pub fn serve(everywhere: bool) -> u8 {
     let Err(e) = done else { return 0 };
     let causes = e.chain().map(ToString::to_string).chain(rights);
     let causes = causes.map(shortened).collect();
-    let fault = FailureKind::of(&e);
+    let fault = FailureKind::from_error(&e);
     let reply = Reply::Failed { phase, causes, fault };
     if write_message(&mut stdout().lock(), &reply, &[]).is_err() {
         // The user process may have ended.
@@ -56,7 +56,7 @@ fn shortened(mut cause: String) -> String {
 
 /// Determines the requester and answers the greeting.
 fn greet(everywhere: bool, input: &mut BufReader<Stdin>) -> Result<Caller> {
-    let mandate = Caller::of(&settle()?, everywhere)?;
+    let mandate = Caller::from_environment(&settle()?, everywhere)?;
     match first(input)? {
         Request::Hello { protocol: PROTOCOL } => {}
         Request::Hello { protocol } => {

@@ -114,7 +114,7 @@ impl Unpackers {
     /// Passes on a frame, see [`Unpacker::submit`].
     pub fn submit(&self, frame: FrameId, compressed: MeteredBytes) -> Result<()> {
         match self.0.iter().find(|(which, _)| *which == frame.which) {
-            Some((which, unpacker)) => of(*which, unpacker.submit(frame.number, compressed)),
+            Some((which, unpacker)) => name_base(*which, unpacker.submit(frame.number, compressed)),
             None => bail!("protocol error: no frame of that file is needed"),
         }
     }
@@ -126,13 +126,13 @@ impl Unpackers {
 
     /// Finishes all unpackers, see [`Unpacker::finish`].
     pub fn finish(self) -> Result<Unpacked> {
-        let done = self.0.into_iter().map(|(which, unpacker)| of(which, unpacker.finish()));
+        let done = self.0.into_iter().map(|(which, unpacker)| name_base(which, unpacker.finish()));
         Ok(sum(done.collect::<Result<Vec<_>>>()?.into_iter()))
     }
 }
 
 /// Marks an error as one of the given file.
-fn of<T>(which: SnapshotRole, result: Result<T>) -> Result<T> {
+fn name_base<T>(which: SnapshotRole, result: Result<T>) -> Result<T> {
     match which {
         SnapshotRole::Entry => result,
         SnapshotRole::Base => result.context(OfBase),

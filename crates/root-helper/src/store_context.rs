@@ -27,8 +27,8 @@ const SHEPHERD_SOCKETS: [&str; 2] = ["/run/shepherd/socket", "/var/run/shepherd/
 /// A store with a database, and everything that is needed to work on it.
 pub struct StoreTarget {
     pub layout: Layout,
-    pub lock_patience: Duration,
-    pub daemon_patience: Duration,
+    pub lock_timeout: Duration,
+    pub daemon_timeout: Duration,
     pub request: StoreRequest,
 }
 
@@ -41,7 +41,7 @@ impl StoreTarget {
         if !is_directory(&request.root)? {
             bail!("there is no directory {}", request.root.display());
         }
-        let layout = Layout::of(request.kind, &request.root)?.resolved()?;
+        let layout = Layout::new(request.kind, &request.root)?.resolved()?;
         if !is_directory(&layout.state())? {
             bail!(
                 "no {} store found: there is no {}; install {} first, or name the file-system root \
@@ -53,8 +53,8 @@ impl StoreTarget {
         }
         Ok(StoreTarget {
             layout,
-            lock_patience: request.lock_patience,
-            daemon_patience: request.daemon_patience,
+            lock_timeout: request.lock_timeout,
+            daemon_timeout: request.daemon_timeout,
             request: request.clone(),
         })
     }
@@ -79,8 +79,8 @@ impl StoreTarget {
     /// # Errors
     /// If it cannot be verified.
     pub fn verified_listener(&self) -> Result<VerifiedListener> {
-        let owner = Owner::of(&self.layout)?.uid;
-        VerifiedListener::verify(&self.layout.socket(), owner, self.daemon_patience)
+        let owner = Owner::find(&self.layout)?.uid;
+        VerifiedListener::verify(&self.layout.socket(), owner, self.daemon_timeout)
     }
 
     fn whereabouts(&self) -> Result<DaemonLookup<'_>> {
@@ -104,23 +104,23 @@ impl StoreTarget {
             shepherds,
             named,
             requester: mandate.requester,
-            owner: Owner::of(&self.layout)?.uid,
-            patience: self.daemon_patience,
+            owner: Owner::find(&self.layout)?.uid,
+            timeout: self.daemon_timeout,
         })
     }
 
     /// Takes the shared lock that keeps collectors from running.
     pub fn gc_lock(&self, cancelled: &dyn Fn() -> Result<()>) -> Result<Lock> {
         let path = self.layout.gc_lock();
-        make_lock_file(&path, Owner::of(&self.layout)?, &self.layout.state())?;
+        make_lock_file(&path, Owner::find(&self.layout)?, &self.layout.state())?;
         let kind = self.layout.lock_kind;
-        lock(&path, kind, LockMode::Shared, self.lock_patience, cancelled)
+        lock(&path, kind, LockMode::Shared, self.lock_timeout, cancelled)
             .context("lock out garbage collectors; try again when the collection has ended")
     }
 
     /// Takes the lock that keeps other restores from running.
     pub fn run_lock(&self, cancelled: &dyn Fn() -> Result<()>) -> Result<Lock> {
-        run_lock(&self.layout.state(), self.lock_patience, cancelled)
+        run_lock(&self.layout.state(), self.lock_timeout, cancelled)
     }
 }
 
@@ -148,10 +148,10 @@ fn is_directory(path: &Path) -> Result<bool> {
 /// is left behind.
 pub fn run_lock(
     directory: &Path,
-    patience: Duration,
+    timeout: Duration,
     cancelled: &dyn Fn() -> Result<()>,
 ) -> Result<Lock> {
-    lock(directory, LockKind::Flock, LockMode::Exclusive, patience, cancelled)
+    lock(directory, LockKind::Flock, LockMode::Exclusive, timeout, cancelled)
         .context("wait for another restore to end; try again when it has ended")
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use storecache_daemon::nix_version;
 use storecache_programs::{Program, output};
-use storecache_runtime::untrusted::Untrusted;
+use storecache_runtime::untrusted_text::Untrusted;
 use storecache_snapshot::StoreFacts;
 use storecache_store::{Owner, StoreKind, system};
 
@@ -38,7 +38,7 @@ pub fn survey(request: &StoreRequest, with_version: bool) -> Result<StoreFacts> 
         state_dir: layout.state_dir.into(),
         version: with_version.then(|| version(&target)).flatten().unwrap_or_default().into(),
         schema: layout.live_schema()?,
-        owner: Owner::of(layout)?.model().into(),
+        owner: Owner::find(layout)?.model().into(),
         ..empty
     };
     Ok(facts)

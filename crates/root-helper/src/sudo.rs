@@ -1,9 +1,9 @@
 //! Why sudo does not start the root helper, and what the user can do about it.
 
-use super::installed::{self, Program};
+use super::installed_path::{self, Program};
 use nix::unistd::{Uid, User};
 use std::fs::File;
-use storecache_runtime::untrusted::Untrusted;
+use storecache_runtime::untrusted_text::Untrusted;
 
 /// The error that the store belongs to root, and sudo does not start the root helper.
 #[derive(Debug, thiserror::Error)]
@@ -153,7 +153,7 @@ impl Situation {
         };
         Situation {
             user: user.filter(plain).unwrap_or_else(|| format!("#{uid}")),
-            program: installed::program(),
+            program: installed_path::program(),
             at_terminal: File::open("/dev/tty").is_ok(),
         }
     }

@@ -26,7 +26,7 @@ impl Hashes {
     ///
     /// # Errors
     /// If a hash is not a SHA-256.
-    pub fn of(database: &SnapshotDatabase, wanted: &[ItemName]) -> Result<Self> {
+    pub fn from_database(database: &SnapshotDatabase, wanted: &[ItemName]) -> Result<Self> {
         let wanted: HashSet<&ItemName> = wanted.iter().collect();
         let mut items = database.items()?;
         items.retain(|item| wanted.contains(&item.name));

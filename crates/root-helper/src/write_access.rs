@@ -27,7 +27,7 @@ impl Access {
         if layout.root != Path::new("/") {
             return Err(refused);
         }
-        match MountUnit::of(layout.store_dir)? {
+        match MountUnit::find(layout.store_dir)? {
             Some(unit) => Ok(Access::WhileStopped { unit }),
             None => Err(refused),
         }

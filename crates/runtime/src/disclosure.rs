@@ -35,7 +35,7 @@ struct View {
 
 impl View {
     /// Reads `/proc` with the rights of the calling thread.
-    fn of(pid: u32) -> Self {
+    fn new(pid: u32) -> Self {
         let directory = Path::new("/proc").join(pid.to_string());
         View {
             command_line: std::fs::read(directory.join("cmdline")).ok(),
@@ -100,14 +100,14 @@ fn become_user(uid: u32, gid: u32) -> Result<()> {
 
 fn answer(asked: &Receiver<Question>) {
     for (pid, reply) in asked {
-        let _ = reply.send(View::of(pid));
+        let _ = reply.send(View::new(pid));
     }
 }
 
 /// Asks the thread about a process. If the thread does not answer, nothing may be disclosed.
 fn view(pid: u32) -> View {
     let Some(questions) = reader().clone() else {
-        return View { inside: true, ..View::of(pid) };
+        return View { inside: true, ..View::new(pid) };
     };
     let (reply, answers) = bounded(1);
     let asked = questions.send((pid, reply));

@@ -22,7 +22,7 @@ pub mod retry;
 mod run_context;
 pub mod standard_error;
 pub mod threads;
-pub mod untrusted;
+pub mod untrusted_text;
 pub mod writeback;
 
 pub use run_context::RunContext;

@@ -1,6 +1,6 @@
 //! Lines for people on standard error, of the user process and of the root helper.
 
-use crate::untrusted::escape;
+use crate::untrusted_text::escape;
 use std::fmt::Display;
 use std::io::Write;
 

@@ -96,7 +96,7 @@ impl FinalFlush {
         let Some((ended, thread)) = self.0 else { return Ok(Duration::ZERO) };
         let started = Instant::now();
         while ended.recv_timeout(POLL_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-            if ProcActivity::of(std::process::id()).is_some_and(|it| it.waits_for_disk) {
+            if ProcActivity::read(std::process::id()).is_some_and(|it| it.waits_for_disk) {
                 let time = liveness::seconds(started.elapsed());
                 liveness::alive(format!("the disk has been writing for {time}"));
             }

@@ -29,7 +29,7 @@ const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CL
 pub struct Name<'p>(&'p OsStr);
 
 impl<'p> Name<'p> {
-    pub fn of(path: &'p [u8]) -> Self {
+    pub fn parse(path: &'p [u8]) -> Self {
         Name(OsStr::from_bytes(path.rsplit(|&b| b == b'/').next().unwrap_or(path)))
     }
 }
@@ -208,7 +208,7 @@ mod tests {
 
     /// Does everything that this module can do to a name, without checking the name first.
     fn do_all(base: BorrowedFd<'_>, path: &[u8], attributes: Attributes) {
-        let name = Name::of(path);
+        let name = Name::parse(path);
         let opened = open_parent(base, path);
         // Even if a wrong directory is used as its parent.
         for parent in [opened.as_ref().map_or(base, AsFd::as_fd), base] {
@@ -218,13 +218,14 @@ mod tests {
             let _ = make_directory(parent, name);
             let _ = make_symlink(parent, name, b"../outside", attributes);
             let _ = finish_directory(parent, name, attributes);
-            let _ = enter(parent, name).map(|found| create(found.as_fd(), Name::of(b"new"), 0o666));
-            let _ = link(base, Name::of(b"file"), parent, name);
-            let _ = link(parent, name, base, Name::of(b"got"));
+            let _ =
+                enter(parent, name).map(|found| create(found.as_fd(), Name::parse(b"new"), 0o666));
+            let _ = link(base, Name::parse(b"file"), parent, name);
+            let _ = link(parent, name, base, Name::parse(b"got"));
             let _ = reopen(parent, name, (0, 0));
         }
         let found = open_directory(base, path);
-        let _ = found.map(|found| create(found.as_fd(), Name::of(b"new"), 0o666));
+        let _ = found.map(|found| create(found.as_fd(), Name::parse(b"new"), 0o666));
     }
 
     #[test]

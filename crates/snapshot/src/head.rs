@@ -3,7 +3,7 @@
 use super::{Digest, SnapshotError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use storecache_runtime::untrusted::Untrusted;
+use storecache_runtime::untrusted_text::Untrusted;
 
 /// The newest format that this program reads.
 pub const FORMAT: u64 = DELTA;
@@ -127,7 +127,7 @@ pub fn cache_version(kind: &str, store_dir: &str, system: &str) -> Digest {
 
 /// As [`cache_version`], for a storecache whose newest format is `format`.
 pub fn cache_version_of(format: u64, kind: &str, store_dir: &str, system: &str) -> Digest {
-    Digest::of(format!("storecache|{format}|{kind}|{store_dir}|{system}").as_bytes())
+    Digest::hash(format!("storecache|{format}|{kind}|{store_dir}|{system}").as_bytes())
 }
 
 /// Checks only the `format` number of a JSON object.

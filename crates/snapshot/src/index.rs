@@ -185,7 +185,7 @@ impl Index {
         let mut bytes = Vec::with_capacity(body.len() + 40);
         bytes.extend_from_slice(&length.to_le_bytes());
         bytes.extend_from_slice(&body);
-        let digest = Digest::of(&body);
+        let digest = Digest::hash(&body);
         bytes.extend_from_slice(digest.as_bytes());
         let signatures = signature::block(&digest, keys)?;
         bytes.extend_from_slice(&(signatures.len() as u32).to_le_bytes());
@@ -208,7 +208,7 @@ impl Index {
         let mut rest = bytes;
         let length = take(&mut rest, 4).map(le_u32);
         let body = length.and_then(|length| take(&mut rest, length));
-        body.map(Digest::of).ok_or_else(|| SnapshotError::damaged("the index is cut short"))
+        body.map(Digest::hash).ok_or_else(|| SnapshotError::damaged("the index is cut short"))
     }
 
     /// Returns the signatures behind the body. They are not checked here; use [`Signature::judge`] with
@@ -244,7 +244,7 @@ impl Index {
         let body = take(&mut rest, body_length).ok_or_else(cut_short)?;
         let digest = take(&mut rest, 32).ok_or_else(cut_short)?;
         let signatures = take(&mut rest, 4).map(le_u32).ok_or_else(cut_short)?;
-        if digest != Digest::of(body).as_bytes() {
+        if digest != Digest::hash(body).as_bytes() {
             return Err(SnapshotError::damaged("the index does not match its digest"));
         }
         if rest.len() != signatures {

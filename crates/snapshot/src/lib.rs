@@ -33,14 +33,15 @@
 #![deny(clippy::disallowed_macros, clippy::disallowed_methods)]
 
 mod access_times;
+mod after_extraction;
 mod archive_check;
 mod bounded_list;
 mod compress;
 mod confined_fs;
-mod database;
 mod delta;
 mod error_class;
-mod finish;
+mod extract_database;
+mod extraction_targets;
 mod frames;
 mod hardlink_groups;
 mod head;
@@ -55,15 +56,15 @@ mod seek_table;
 mod signature;
 mod skippable;
 mod tar_header;
-mod targets;
 mod unpack;
 mod verify;
 mod walk;
 mod write;
 
 pub use access_times::{last_read, reading_shows};
-pub use database::write_database;
 pub use delta::{Base, BaseItem, inherited};
+pub use extract_database::write_database;
+pub use extraction_targets::Target;
 pub use head::{
     DELTA, FORMAT, FULL, Head, Origin, ProfileFacts, StoreFacts, cache_version, cache_version_of,
 };
@@ -74,7 +75,6 @@ pub use pack::{Frame, PackInput, PackOptions, Packed, Progress, pack};
 pub use signature::{BadKey, PublicKey, SecretKey, Signature, Verdict};
 pub use storecache_entry::Digest;
 pub use tar_header::Attributes;
-pub use targets::Target;
 pub use unpack::{Unpacked, Unpacker};
 pub use verify::{Verified, Verifier};
 pub use walk::fingerprint;

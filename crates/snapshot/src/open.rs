@@ -3,7 +3,7 @@
 use super::skippable::{self, HEAD_LIMIT, HEAD_MAGIC, HEADER_BYTES, INDEX_LIMIT, INDEX_MAGIC};
 use super::{Digest, FrameEntry, Head, Index, SnapshotError, seek_table};
 use std::io;
-use storecache_runtime::untrusted::Untrusted;
+use storecache_runtime::untrusted_text::Untrusted;
 
 /// Head and index of a snapshot.
 #[derive(Debug, Clone)]
@@ -51,7 +51,7 @@ pub fn open(
     let index = Index::from_bytes(&index_bytes)?;
     index.check()?;
 
-    if Digest::of(&head_frame) != index.head || head_frame.len() as u64 != index.head_bytes {
+    if Digest::hash(&head_frame) != index.head || head_frame.len() as u64 != index.head_bytes {
         return Err(SnapshotError::damaged("the head does not match the index"));
     }
     let listed = std::iter::once((index.head_bytes, 0))
@@ -122,7 +122,7 @@ pub fn read_frame(
     compressed: &[u8],
     raw: &mut Vec<u8>,
 ) -> Result<(), SnapshotError> {
-    if compressed.len() as u64 != entry.size || Digest::of(compressed) != entry.sha256 {
+    if compressed.len() as u64 != entry.size || Digest::hash(compressed) != entry.sha256 {
         return Err(SnapshotError::WrongFrame(number));
     }
     let size = usize::try_from(entry.raw)

@@ -105,7 +105,7 @@ pub fn pack(
     sink: &mut dyn FnMut(Frame) -> Result<()>,
 ) -> Result<Packed> {
     let threads = options.memory.threads.max(1);
-    let memory = ByteSemaphore::of(options.memory.in_flight);
+    let memory = ByteSemaphore::new(options.memory.in_flight);
     // The claims on memory limit the number of frames in flight, not these capacities.
     let (jobs_in, jobs) = bounded::<Planned>(4 * threads);
     let (frames_in, frames) = bounded::<Result<Made>>(threads);
@@ -307,7 +307,7 @@ fn make(compressor: &mut Compressor, buffer: &mut Vec<u8>, job: Job) -> Result<F
     }
     let bytes = compressor.frame(buffer, job.repeats)?;
     Ok(Frame {
-        sha256: Digest::of(&bytes),
+        sha256: Digest::hash(&bytes),
         bytes,
         raw: job.raw,
         continues: job.continues,

@@ -28,7 +28,7 @@ impl<'a> Relinker<'a> {
         };
         let (from, to) = (known.parent.as_fd(), new.parent.as_fd());
         new.content.len() as u64 >= LEAST
-            && link(from, Name::of(&known.path), to, Name::of(&new.path)).is_ok()
+            && link(from, Name::parse(&known.path), to, Name::parse(&new.path)).is_ok()
     }
 
     /// Records a file that was written completely.

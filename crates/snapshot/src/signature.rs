@@ -231,12 +231,12 @@ mod tests {
         let public = PublicKey::parse(PUBLIC).unwrap();
         assert_eq!(key.public(), public);
         assert_eq!(public.to_string(), PUBLIC);
-        let body = Digest::of(b"body");
+        let body = Digest::hash(b"body");
         let block = block(&body, &[key]).unwrap();
         let signature = &read_block(&block).unwrap()[0];
         let keys = std::slice::from_ref(&public);
         assert_eq!(signature.judge(&body, keys), Verdict::Valid);
-        assert_eq!(signature.judge(&Digest::of(b"bodz"), keys), Verdict::Invalid);
+        assert_eq!(signature.judge(&Digest::hash(b"bodz"), keys), Verdict::Invalid);
         assert_eq!(signature.judge(&body, &[]), Verdict::UnknownKey);
         let renamed = PublicKey { name: "test-2".into(), ..public.clone() };
         assert_eq!(signature.judge(&body, &[renamed]), Verdict::UnknownKey);

@@ -5,16 +5,16 @@
 //! target (see [`super::confined_fs`]). Hard links inside an item and the attributes of directories are made last.
 //! Links lead only to files that this extraction has written.
 
+use super::after_extraction::{Deferred, finish_directories};
 use super::archive_check::{ArchiveCheck, Piece};
 use super::confined_fs::{
     CreatedAs, Name, create, finish_file, identity, make_symlink, parent_of, reopen,
 };
 use super::error_class::blamed;
-use super::finish::{Deferred, finish_directories};
+use super::extraction_targets::{Target, Targets, Wanted};
 use super::index::escape_path;
 use super::relink::{Relinker, Twin};
 use super::tar_header::{Attributes, Member, MemberKind};
-use super::targets::{Target, Targets, Wanted};
 use super::{Index, read_frame};
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -75,7 +75,7 @@ impl Unpacker {
             check: ArchiveCheck::new(Arc::clone(index), targets.positions()),
             targets,
             owner,
-            large: ByteSemaphore::of(memory.large),
+            large: ByteSemaphore::new(memory.large),
             deferred: Mutex::default(),
             failure: Mutex::default(),
             failed: AtomicBool::new(false),
@@ -244,7 +244,7 @@ impl Shared {
             }
             MemberKind::Symlink(target) => {
                 let parent = worker.parent(wanted, &path)?.directory.as_fd();
-                make_symlink(parent, Name::of(&path), target, attributes)?;
+                make_symlink(parent, Name::parse(&path), target, attributes)?;
             }
             MemberKind::HardLink(target) => {
                 self.deferred().link(&member.path, target);
@@ -257,7 +257,7 @@ impl Shared {
                 if shares && self.owner.is_some() && twins.link(&twin) {
                     return Ok(());
                 }
-                let file = create(twin.parent.as_fd(), Name::of(&twin.path), attributes.mode)?;
+                let file = create(twin.parent.as_fd(), Name::parse(&twin.path), attributes.mode)?;
                 file.write_all_at(content, 0)?;
                 self.bytes.fetch_add(*size, Ordering::Relaxed);
                 finish_file(&file, attributes, born)?;
@@ -287,9 +287,9 @@ impl Shared {
             let long = deferred.long_file(archive_path);
             long.parts.push((offset, part.len() as u64));
             match long.made {
-                Some(made) => reopen(parent, Name::of(&path), made)?,
+                Some(made) => reopen(parent, Name::parse(&path), made)?,
                 None => {
-                    let file = create(parent, Name::of(&path), 0o600)?;
+                    let file = create(parent, Name::parse(&path), 0o600)?;
                     long.made = Some(identity(&file)?);
                     file
                 }

@@ -32,7 +32,7 @@ impl<W: Write> SnapshotWriter<W> {
         let head_bytes = frame.len() as u64;
         Ok(SnapshotWriter {
             out,
-            head: Digest::of(&frame),
+            head: Digest::hash(&frame),
             head_bytes,
             at: head_bytes,
             frames: Vec::new(),

@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_closure_is_complete_when_all_of_it_is_on_the_disk() {
-        let layout = Layout::of(StoreKind::Guix, Path::new("/")).unwrap();
+        let layout = Layout::new(StoreKind::Guix, Path::new("/")).unwrap();
         let mut contents =
             Contents { layout: &layout, references: HashMap::new(), on_disk: HashSet::new() };
         contents.add([

@@ -1,7 +1,7 @@
 //! Checks a snapshot's database against the index of the snapshot.
 
-use super::database::columns;
-use super::merge::{outputs, quoted};
+use super::frozen_database::columns;
+use super::merge_database::{outputs, quoted};
 use super::row_validation::{NOT_CARRIED, check};
 use super::{ItemName, References, SnapshotDatabase, ValidItem};
 use anyhow::{Result, bail};

@@ -64,7 +64,7 @@ impl Layout {
     ///
     /// # Errors
     /// If `kind` is `plain`, which does not have one.
-    pub fn of(kind: StoreKind, root: &Path) -> Result<Self> {
+    pub fn new(kind: StoreKind, root: &Path) -> Result<Self> {
         let root = root.to_owned();
         match kind {
             StoreKind::Nix => Ok(Layout {

@@ -68,16 +68,16 @@ pub struct LockTimeout {
 /// Locks a directory or a file. A missing file is created.
 ///
 /// # Errors
-/// [`LockTimeout`] after `patience`; any error of `cancelled`, as soon as it fails.
+/// [`LockTimeout`] after `timeout`; any error of `cancelled`, as soon as it fails.
 pub fn lock(
     path: &Path,
     kind: LockKind,
     mode: LockMode,
-    patience: Duration,
+    timeout: Duration,
     cancelled: &dyn Fn() -> Result<()>,
 ) -> Result<Lock> {
     let file = open(path).with_context(|| format!("lock {}", path.display()))?;
-    lock_open(file, path, kind, mode, patience, cancelled)
+    lock_open(file, path, kind, mode, timeout, cancelled)
 }
 
 /// As [`lock`], for a file or directory that is already open; `path` is for messages.
@@ -86,7 +86,7 @@ pub fn lock_open(
     path: &Path,
     kind: LockKind,
     mode: LockMode,
-    patience: Duration,
+    timeout: Duration,
     cancelled: &dyn Fn() -> Result<()>,
 ) -> Result<Lock> {
     let context = || format!("lock {}", path.display());
@@ -96,7 +96,7 @@ pub fn lock_open(
         cancelled()?;
         match ask(&file, kind, Some(mode)) {
             Ok(()) => return Ok(Lock { file, kind }),
-            Err(Errno::WOULDBLOCK | Errno::ACCESS) if started.elapsed() < patience => {
+            Err(Errno::WOULDBLOCK | Errno::ACCESS) if started.elapsed() < timeout => {
                 // Do this rarely: finding the holders examines every process.
                 if told.is_none_or(|told| told.elapsed() >= TELL) {
                     told = Some(Instant::now());
@@ -106,11 +106,11 @@ pub fn lock_open(
                         "the lock on {held} is held by {holders}, waiting for {time}"
                     ));
                 }
-                std::thread::sleep(ASK_AGAIN.min(patience));
+                std::thread::sleep(ASK_AGAIN.min(timeout));
             }
             Err(Errno::WOULDBLOCK | Errno::ACCESS) => bail!(LockTimeout {
                 path: path.display().to_string(),
-                seconds: patience.as_secs(),
+                seconds: timeout.as_secs(),
                 holders: describe(&holders(&file)?),
             }),
             Err(Errno::INTR) => {}

@@ -15,7 +15,7 @@ pub struct Owner {
 impl Owner {
     /// Returns the owner of the live store: of its database directory, or of the state directory while the
     /// database directory does not exist.
-    pub fn of(layout: &Layout) -> Result<Self> {
+    pub fn find(layout: &Layout) -> Result<Self> {
         let database = layout.database_dir();
         let there = database.try_exists().with_context(|| database.display().to_string())?;
         let place = if there { database } else { layout.state() };

@@ -239,7 +239,7 @@ mod tests {
     fn root() -> (TempDir, Layout) {
         let root = tempfile::tempdir().unwrap();
         create_dir_all(root.path().join(PERSON)).unwrap();
-        let layout = Layout::of(StoreKind::Guix, root.path()).unwrap();
+        let layout = Layout::new(StoreKind::Guix, root.path()).unwrap();
         (root, layout)
     }
 

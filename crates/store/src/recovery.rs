@@ -4,7 +4,7 @@
 //! later run finds the items that are in the store without a row, and the roots that lead nowhere.
 
 use super::gc_roots::remove_roots;
-use super::install::rename;
+use super::install_items::rename;
 use super::staging::{AbandonedStaging, Staging};
 use super::{ItemName, Layout, LiveDatabase, LockMode, lock};
 use anyhow::{Context, Result};
@@ -20,7 +20,7 @@ use storecache_runtime::retry::insist;
 const PLAN: &str = ".placing";
 /// How long to wait for processes that use the database. A process that has it open for longer may be building
 /// an item that a killed run has placed.
-const PATIENCE: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
 /// Writes the list. Call it before the first item is rooted or placed.
 pub fn record_plan(staging: &Staging, items: &[ItemName]) -> Result<()> {
@@ -57,7 +57,7 @@ fn undo_one(layout: &Layout, staging: &AbandonedStaging) -> Result<bool> {
     }
     // While this process holds the lock, no other process builds one of these items.
     let (path, kind) = (layout.big_lock(), layout.lock_kind);
-    let alone = lock(&path, kind, LockMode::Exclusive, PATIENCE, &|| Ok(())).ok();
+    let alone = lock(&path, kind, LockMode::Exclusive, LONGEST_WAIT, &|| Ok(())).ok();
     let valid = LiveDatabase::open(layout)?.valid(layout)?;
     let store = File::open(layout.store()).context("open the store")?;
     let staged = staging.directory();

@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn patterns_select_the_closures_of_matching_items() {
-        let layout = Layout::of(StoreKind::Nix, Path::new("/")).unwrap();
+        let layout = Layout::new(StoreKind::Nix, Path::new("/")).unwrap();
         let items = ["hello-1", "glibc", "other", "hello-2"].map(item);
         let references = References::from([(item("hello-1"), vec![item("glibc")])]);
         let closure = |patterns: &[&str]| {

@@ -3,7 +3,7 @@
 //! - `yaml`: YAML documents with the position of every node
 //! - `workflow`: triggers, jobs and steps
 //! - `file_source`: the files that a workflow and a key are read from
-//! - `find_workflow`: the workflow of a project that caches a store
+//! - `find_store_workflow`: the workflow of a project that caches a store
 //! - `cache_steps`: the steps that cache a store
 //! - `semantic`: the parts of a job that can change the store, in canonical form
 
@@ -11,11 +11,11 @@
 
 pub mod cache_steps;
 pub mod file_source;
-mod find_workflow;
+mod find_store_workflow;
 pub mod semantic;
 pub mod workflow;
 pub mod yaml;
 
 pub use file_source::{Pattern, Tree, WorkTree};
-pub use find_workflow::store_workflow;
+pub use find_store_workflow::store_workflow;
 pub use semantic::{Canonical, CanonicalLine, Dropped, Unreadable};

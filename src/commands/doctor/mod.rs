@@ -24,7 +24,7 @@ fn run(options: &Doctor) -> Result<Conclusion> {
     if !kind.has_database() {
         bail!("a plain store has nothing to examine; see `storecache verify` for snapshots");
     }
-    let layout = Layout::of(kind, &options.store.root)?;
+    let layout = Layout::new(kind, &options.store.root)?;
     let request = resolve::store_request(&options.store, kind);
     let mut rows = match examine(&request) {
         Ok(found) => [vec![sudo_works(), store(&layout)], found].concat(),
@@ -39,7 +39,7 @@ fn run(options: &Doctor) -> Result<Conclusion> {
     if options.output.json {
         report::answer_json(&json!({ "store": kind, "worst": worst, "checks": rows }))?;
     } else {
-        tell(&rows)?;
+        print_findings(&rows)?;
     }
     Ok(if worst == Light::Red { Conclusion::Failed } else { Conclusion::Done })
 }
@@ -90,7 +90,7 @@ fn last_runs() -> Finding {
     finding.named("runs")
 }
 
-fn tell(rows: &[Finding]) -> Result<()> {
+fn print_findings(rows: &[Finding]) -> Result<()> {
     for Finding { check, light, found, fix } in rows {
         report::answer(format!("{:<7} {check:<10} {found}", light.name()))?;
         if let Some(fix) = fix {

@@ -35,7 +35,7 @@ fn run(options: &Lint) -> Result<Conclusion> {
         LintFormat::Github => annotate(&sources, &findings)?,
         LintFormat::Text => {
             for finding in &findings {
-                let lines = text::of(finding, source(&sources, finding));
+                let lines = text::render_finding(finding, source(&sources, finding));
                 lines.iter().try_for_each(report::answer)?;
             }
         }

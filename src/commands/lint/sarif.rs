@@ -53,7 +53,7 @@ fn result(source: &WorkflowFile, finding: &Finding, twins: &mut HashMap<String, 
     // Uses the text of the line instead of its number, so that a finding that has moved keeps its
     // fingerprint.
     let parts = [finding.rule, &place.to_string(), line.trim()].join("\0");
-    let hash = Digest::of(parts.as_bytes()).to_string();
+    let hash = Digest::hash(parts.as_bytes()).to_string();
     let twin = twins.entry(hash.clone()).or_default();
     *twin += 1;
     let short = hash.get(..16).unwrap_or_default();

@@ -3,7 +3,7 @@
 use storecache_lint::Finding;
 
 /// A finding with its location, one string for each line.
-pub fn of(finding: &Finding, source: &str) -> Vec<String> {
+pub fn render_finding(finding: &Finding, source: &str) -> Vec<String> {
     let Finding { file, line, column, level, rule, message, fix, .. } = finding;
     let (file, level) = (file.display(), level.name());
     let found = format!("{file}:{line}:{column}: {level}: {message} [{rule}]");

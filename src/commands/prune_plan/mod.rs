@@ -4,8 +4,8 @@
 //! Three kinds of entries always stay: the newest entry of a key on the default branch; the base of a delta
 //! that stays; and, if entries cannot be read, any entry that may be such a base.
 
+use super::annotated_entries::{ListedEntry, Use};
 use super::delta_dependents::{bases, likely_bases};
-use super::inventory::{ListedEntry, Use};
 use crate::config::{PruneReason, Pruning};
 use jiff::Timestamp;
 use std::cmp::Reverse;

@@ -38,7 +38,7 @@ fn on(reference: &str, mut held: ListedEntry) -> ListedEntry {
 /// The entry with a head that can be read.
 fn read(mut held: ListedEntry, standing: EntryKind) -> ListedEntry {
     held.standing = Some(standing);
-    held.content = Some(Digest::of(held.record.key.as_bytes()));
+    held.content = Some(Digest::hash(held.record.key.as_bytes()));
     held
 }
 
@@ -149,7 +149,7 @@ fn entry_of_another_version_stays_until_it_is_replaced() {
 fn duplicate_is_deleted_if_its_readers_see_the_other_copy() {
     let same = |reference, key, hours| {
         let mut held = on(reference, read(entry(key, hours, 5), EntryKind::Full));
-        held.content = Some(Digest::of(b"same"));
+        held.content = Some(Digest::hash(b"same"));
         held
     };
     let all = vec![
@@ -313,7 +313,7 @@ fn any_entries() -> impl Strategy<Value = Vec<ListedEntry>> {
                 let standing = base.map_or(EntryKind::Full, EntryKind::DeltaOn);
                 if held.is_ours() {
                     held.standing = Some(standing);
-                    held.content = Some(Digest::of(&held.record.size.to_le_bytes()));
+                    held.content = Some(Digest::hash(&held.record.size.to_le_bytes()));
                 }
             }
             all

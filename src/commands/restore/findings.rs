@@ -1,8 +1,8 @@
 //! The findings of the steps of a restore, and the report that is made of them.
 
 use crate::commands::entry_fallback::RejectedEntries;
+use crate::commands::guix_profiles::{self, ProfileReport};
 use crate::commands::job_state::RestoreStart;
-use crate::commands::profiles::{self, ProfileReport};
 use crate::commands::require::{self, RequireCheck};
 use crate::commands::session::{Failure, RunFacts, print_skipped};
 use crate::report::{self, BaseUse, Bytes, Hit, Items, Outcome, Seconds};
@@ -157,7 +157,7 @@ pub fn print(outcome: &Outcome) {
     if items.restored == 0 {
         let reason = outcome.reason.as_deref().unwrap_or("nothing to do");
         report::note(format!("storecache: {}: {reason}", outcome.hit.name()));
-        profiles::print(outcome);
+        guix_profiles::print(outcome);
         print_skipped(outcome);
         require::print(outcome);
         return;
@@ -178,7 +178,7 @@ pub fn print(outcome: &Outcome) {
             report::seconds(seconds.downtime)
         ));
     }
-    profiles::print(outcome);
+    guix_profiles::print(outcome);
     print_skipped(outcome);
     require::print(outcome);
 }

@@ -9,7 +9,7 @@ use super::open_entry::OpenEntry;
 use super::resolve::find;
 use super::run_error::{RunError, in_one_line};
 use super::session::{self, RunFacts, Session};
-use super::{Conclusion, cancel, profiles, require, summary_file};
+use super::{Conclusion, cancel, guix_profiles, require, summary_file};
 use crate::config::Restore;
 use crate::report::{self, Hit, Outcome};
 use anyhow::{Error, Result, anyhow};
@@ -98,7 +98,7 @@ impl RestoreRun<'_> {
     fn run(&mut self) -> Result<(), RunError> {
         let Restore { store, key, backends, output, memory, .. } = self.options;
         self.found.run.enter(Phase::Start);
-        profiles::check(self.options.profiles, store)?;
+        guix_profiles::check(self.options.profiles, store)?;
         let run = &mut self.found.run;
         let mut session = run.begin_session(store, key, backends, output, memory.traffic)?;
         self.found.start.ingredients = session.key.digests();

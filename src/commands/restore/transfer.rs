@@ -1,9 +1,9 @@
 //! Restores one entry: plan, fetch its frames, have the root helper stage and commit.
 
 use super::RestoreRun;
+use crate::commands::guix_profiles;
 use crate::commands::open_entry::OpenEntry;
 use crate::commands::open_error::OpenError;
-use crate::commands::profiles;
 use crate::commands::run_error::RunError;
 use crate::commands::session::Session;
 use crate::config::Restore;
@@ -38,7 +38,7 @@ impl RestoreRun<'_> {
         self.found.download_seconds += fetch.seconds;
         done?;
         let skipped = self.found.entry.skipped();
-        self.found.entry.profiles = profiles::restore(self.options, &entry.opened, &skipped);
+        self.found.entry.profiles = guix_profiles::restore(self.options, &entry.opened, &skipped);
         Ok(())
     }
 

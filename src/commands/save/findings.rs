@@ -1,6 +1,6 @@
 //! The findings of the steps of a save, and the report that is made of them.
 
-use crate::commands::profiles;
+use crate::commands::guix_profiles;
 use crate::commands::session::{Failure, RunFacts, print_skipped};
 use crate::report::{self, BaseUse, Bytes, Growth, Hit, Items, Outcome, Profile, Seconds};
 use std::time::Duration;
@@ -156,7 +156,7 @@ pub fn print(outcome: &Outcome) {
     for entry in &outcome.deleted {
         report::note(format!("storecache: deleted {entry}, which is superseded"));
     }
-    profiles::print(outcome);
+    guix_profiles::print(outcome);
     print_skipped(outcome);
 }
 

@@ -9,7 +9,7 @@ use super::job_state::State;
 use super::retention::{self, Retained};
 use super::run_error::RunError;
 use super::session::{self, RunFacts, Session};
-use super::{Conclusion, cancel, policy, profiles, summary_file, trust};
+use super::{Conclusion, cancel, guix_profiles, save_policy, summary_file, trust};
 use crate::action;
 use crate::config::{Baseline, JobStatus, Save};
 use crate::report::{self, Growth, Outcome};
@@ -92,13 +92,13 @@ impl SaveRun<'_> {
     fn check_options(&mut self) -> Result<(), NotSaved> {
         let Save { store, policy, signing, .. } = self.options;
         self.found.run.enter(Phase::Start);
-        profiles::check(self.options.profiles, store)?;
+        guix_profiles::check(self.options.profiles, store)?;
         self.found.job_seconds = self.state.and_then(State::job_seconds);
         self.found.job_status = policy.job_status.map(|status| status.name().to_owned());
         // A job that ended early does not show how long a whole job takes.
         let whole = matches!(policy.job_status, None | Some(JobStatus::Success));
         self.found.cold_seconds = self.state.filter(|_| whole).and_then(State::cold_seconds);
-        let unneeded = policy::before_all(policy)
+        let unneeded = save_policy::before_all(policy)
             .or_else(|| trust::before_all(policy.policy, signing, &self.origin));
         let Some(reason) = unneeded else { return Ok(()) };
         let key = self.state.map(|state| state.restore.key.clone());
@@ -129,7 +129,7 @@ impl SaveRun<'_> {
         self.found.run.enter(Phase::Pack);
         session.progress.fold("save: freeze, pack and write");
         // The frozen database contains the items of profiles that are found before.
-        let (profiles, warnings) = profiles::find(self.options);
+        let (profiles, warnings) = guix_profiles::find(self.options);
         self.found.run.warnings.extend(warnings);
         let Save { level, long, memory, roots, max_size, .. } = self.options;
         let request = SaveRequest {
@@ -154,7 +154,7 @@ impl SaveRun<'_> {
         let FreezeReport { items, growth, .. } = frozen;
         self.found.growth = newest.map(|_| Growth { items: growth.items, bytes: growth.nar_bytes });
         self.found.frozen = Some(frozen.clone());
-        match policy::after_freeze(&self.options.policy, newest, items, growth) {
+        match save_policy::after_freeze(&self.options.policy, newest, items, growth) {
             Some(reason) => Err(NotSaved::Unneeded(reason)),
             None => Ok((frozen, profiles)),
         }
@@ -180,7 +180,7 @@ impl SaveRun<'_> {
     ) -> Result<(), NotSaved> {
         let Save { policy, signing, .. } = self.options;
         let Existing { exact, seen, .. } = existing;
-        match policy::overtaken(policy, backend, exact, seen, &signing.trust, items) {
+        match save_policy::overtaken(policy, backend, exact, seen, &signing.trust, items) {
             Some(name) => Err(NotSaved::Refused(Refused::Taken(name.to_string()))),
             None => Ok(()),
         }

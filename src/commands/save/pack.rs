@@ -3,8 +3,8 @@
 use super::SaveRun;
 use super::lookup::Existing;
 use crate::commands::delta_base::DeltaBase;
+use crate::commands::guix_profiles::{self, ProfileReport};
 use crate::commands::job_state::State;
-use crate::commands::profiles::{self, ProfileReport};
 use crate::commands::run_error::RunError;
 use crate::commands::session::Session;
 use crate::config::{Baseline, Save};
@@ -117,7 +117,7 @@ impl SaveRun<'_> {
         let PackReport { items_under, items, inherited, database, missing, left_out, rows_only } =
             packed;
         let ProfileReport { profiles, warnings } =
-            profiles::packed(&plan.head.profiles, &items, &inherited);
+            guix_profiles::packed(&plan.head.profiles, &items, &inherited);
         self.found.profiles = profiles;
         self.found.run.warnings.extend(warnings);
         self.found.saved_items = (items.len() + inherited.len()) as u64;

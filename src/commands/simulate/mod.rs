@@ -59,7 +59,7 @@ fn simulated(options: &Simulate) -> Result<Simulation> {
     let policies = policies(options, workflow.is_some());
     let recipe = PolicyInputs::new(&policies, &options.truth, workflow.is_some())?;
     let triggers = workflow.as_ref().and_then(|it| triggers(it, &repository, &files));
-    let mut runs = Runs::of(&graph);
+    let mut runs = Runs::from_graph(&graph);
     if let Some(triggers) = triggers.as_ref().filter(|_| options.as_triggered) {
         runs = runs.only(|run, all| triggers.fire_for(run, all));
     }
@@ -79,7 +79,7 @@ fn simulated(options: &Simulate) -> Result<Simulation> {
     let past = Past::read(options.backend.as_ref(), &options.key.prefix);
     let costs = costs(options, &past);
     let limits = Limits { bytes: options.limit, idle: i64::from(options.idle_days) * DAY };
-    let mut simulation = Simulation::of(&graph, &window);
+    let mut simulation = Simulation::new(&graph, &window);
     simulation.workflow = workflow.as_ref().map(|it| it.path.display().to_string());
     simulation.states = states.distinct.len();
     simulation.series_seconds = width(&window);
@@ -130,7 +130,7 @@ fn workflow<'o>(
 
 /// The triggers that the workflow has today.
 fn triggers(workflow: &Workflow, repository: &Repository, files: &Files) -> Option<Triggers> {
-    Triggers::of(&repository.content(&files.get(&workflow.path)?.id).ok()?)
+    Triggers::parse(&repository.content(&files.get(&workflow.path)?.id).ok()?)
 }
 
 /// The built-in policies, then the requested ones. Without a workflow, policies that depend on one are left

@@ -5,7 +5,7 @@ use crate::config::Simulate;
 use crate::report::{binary, bytes, plural};
 use storecache_key::WorkflowMode;
 use storecache_key::simulate::{Costs, LOCKS, MANIFESTS, Outcome, Simulation};
-use storecache_runtime::untrusted::escape;
+use storecache_runtime::untrusted_text::escape;
 
 /// The summary, one line for each policy, and the best policy.
 pub fn results(simulation: &Simulation) -> Vec<String> {

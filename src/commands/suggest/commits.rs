@@ -26,7 +26,7 @@ impl Commits {
     ///
     /// # Errors
     /// If git fails. A missing repository is not an error.
-    pub fn of(past: &[Past]) -> Result<Result<Self, NotUsed>> {
+    pub fn find(past: &[Past]) -> Result<Result<Self, NotUsed>> {
         let repository = match Repository::here() {
             Ok(repository) => repository,
             Err(e) if e.is::<NoRepository>() => return Ok(Err(NotUsed::Nowhere(e.to_string()))),

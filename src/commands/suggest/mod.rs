@@ -27,7 +27,7 @@ pub fn suggest(options: &Suggest) -> Result<Conclusion> {
 fn run(options: &Suggest) -> Result<Conclusion> {
     let Observations { past, left_out, older } = observations::read(options)?;
     let (kin, past, others) = largest_kin(past);
-    let commits = Commits::of(&past)?;
+    let commits = Commits::find(&past)?;
     let enough = |used: &[&Past]| used.len() >= FEWEST && has_changed(&observations(used));
     let (repository, without_commit) = match commits {
         Ok(commits) => {
@@ -77,7 +77,7 @@ fn run(options: &Suggest) -> Result<Conclusion> {
         gone: &gone,
         suggestion: &suggestion,
     };
-    looked.tell(&options.output)?;
+    looked.print(&options.output)?;
     Ok(Conclusion::Done)
 }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use storecache_backend::{Backend, BackendError, Directory, EntryName};
 use storecache_entry::{Digest, Rung};
 use storecache_runtime::memory::Traffic;
-use storecache_runtime::untrusted::escape;
+use storecache_runtime::untrusted_text::escape;
 use storecache_snapshot::{Head, Index, Opened, SnapshotError};
 use storecache_store::{Layout, StoreKind};
 
@@ -239,7 +239,7 @@ mod tests {
     use storecache_snapshot::{Base, BaseItem, ItemEntry};
 
     fn index(own: &[&str], inherited: &[&str]) -> Index {
-        let digest = Digest::of(b"");
+        let digest = Digest::hash(b"");
         let item = |name: &&str| ItemEntry {
             name: (*name).into(),
             frames: (0, 0),

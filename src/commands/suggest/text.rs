@@ -17,7 +17,7 @@ const ROWS: usize = 12;
 const NAMED: usize = 5;
 
 impl Looked<'_> {
-    pub fn tell(&self, output: &OutputOptions) -> Result<()> {
+    pub fn print(&self, output: &OutputOptions) -> Result<()> {
         if !output.quiet {
             self.warn();
         }
@@ -285,7 +285,7 @@ impl Looked<'_> {
     /// The flags for the preferred ingredient of each member.
     fn flags(&self, set: &Set) -> Flags {
         let preferred = set.members.iter().filter_map(|member| member.first());
-        Flags::of(preferred.map(|&at| &self.candidates[at].ingredient))
+        Flags::new(preferred.map(|&at| &self.candidates[at].ingredient))
     }
 
     fn object(&self) -> Value {

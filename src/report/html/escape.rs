@@ -1,6 +1,6 @@
 //! Escaping of untrusted text.
 
-use storecache_runtime::untrusted;
+use storecache_runtime::untrusted_text;
 
 /// Maximum length of a sentence in characters.
 const LONGEST: usize = 2000;
@@ -16,7 +16,7 @@ fn stacks(c: char) -> bool {
 /// At most `longest` characters of a text, with unsafe characters escaped and without stacked combining
 /// marks.
 fn harmless(text: &str, longest: usize) -> String {
-    let text = untrusted::escape(text);
+    let text = untrusted_text::escape(text);
     let mut stacked = false;
     let mut out: String = text
         .chars()
@@ -90,7 +90,7 @@ mod tests {
         fn escaped_text_contains_no_markup(text in any::<String>()) {
             let escaped = escape(&text);
             prop_assert!(!escaped.contains(['<', '>', '"', '\'']));
-            prop_assert!(untrusted::escape(&escaped) == escaped);
+            prop_assert!(untrusted_text::escape(&escaped) == escaped);
             for (at, _) in escaped.match_indices('&') {
                 let entities = ["&amp;", "&lt;", "&gt;", "&quot;", "&#39;"];
                 prop_assert!(entities.iter().any(|entity| escaped[at..].starts_with(entity)));

@@ -269,7 +269,13 @@ fn noise(length: usize) -> Vec<u8> {
 
 /// Returns a frame with these compressed bytes that claims to hold `raw` bytes.
 fn raw_frame(bytes: Vec<u8>, raw: u64) -> Frame {
-    Frame { sha256: Digest::of(&bytes), bytes, raw, continues: None, progress: Default::default() }
+    Frame {
+        sha256: Digest::hash(&bytes),
+        bytes,
+        raw,
+        continues: None,
+        progress: Default::default(),
+    }
 }
 
 #[test]

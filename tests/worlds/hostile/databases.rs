@@ -94,7 +94,7 @@ impl DatabaseFile {
 
 /// Reads all that a restore reads and returns the number of items.
 fn read(path: &Path) -> anyhow::Result<usize> {
-    let layout = Layout::of(StoreKind::Nix, Path::new("/"))?;
+    let layout = Layout::new(StoreKind::Nix, Path::new("/"))?;
     let database = SnapshotDatabase::open(path, &layout)?;
     let items = database.items()?;
     database.references()?;

@@ -64,7 +64,7 @@ fn check_unpacking(archive: &Archive) -> Result<(), String> {
     let Archive { name, origin, .. } = archive;
     let bytes = archive.snapshot();
     let Opened { index, .. } = open_bytes(&bytes).unwrap_or_else(|e| panic!("{name}: {e}"));
-    let frames = SnapshotParts::of(&bytes).frames;
+    let frames = SnapshotParts::new(&bytes).frames;
     // `check` does not unpack, so it does not detect links or repeated names; but it must not panic.
     let _ = check(&bytes);
     for owner in [Some((0, 0)), None] {

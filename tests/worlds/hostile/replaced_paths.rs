@@ -91,7 +91,7 @@ fn replaced_file_gets_no_more_of_its_frames() {
     rest.continues = continuation("it/long", 1024, 2048);
     let frames = vec![frame(&first), rest];
     let bytes = parts(frames, vec![item("it", (0, 1), 2)]).build();
-    let frames = SnapshotParts::of(&bytes).frames;
+    let frames = SnapshotParts::new(&bytes).frames;
     for (what, put) in [
         ("a link", put_link as fn(&Path, &Path)),
         ("a hard link", put_hard_link),

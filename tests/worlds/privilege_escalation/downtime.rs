@@ -66,7 +66,7 @@ signal.pause()
 fn store_request_with_year_timeouts(kind: &str) -> RequestStream {
     let year = json!({ "secs": 366 * 24 * 60 * 60, "nanos": 0 });
     RequestStream::hello().say(store(json!({
-        "kind": kind, "lock_patience": year, "daemon_patience": year, "stall": year,
+        "kind": kind, "lock_timeout": year, "daemon_timeout": year, "stall": year,
     })))
 }
 
@@ -74,7 +74,7 @@ fn store_request_with_year_timeouts(kind: &str) -> RequestStream {
 fn world_with_empty_store(role: Role) -> (World, Snapshot) {
     let world = confined(role);
     world_runs::save(&world);
-    let snapshot = Snapshot::of(&entry(&world));
+    let snapshot = Snapshot::open(&entry(&world));
     world.wipe_store();
     socket_directory(&world, 0o755);
     (world, snapshot)

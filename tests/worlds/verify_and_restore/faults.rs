@@ -416,7 +416,7 @@ pub const OLD: &[(&str, Fault)] = &[("a row more", |bytes| {
 })];
 
 fn changed(bytes: &[u8], change: impl FnOnce(&mut SnapshotParts)) -> Vec<u8> {
-    let mut parts = SnapshotParts::of(bytes);
+    let mut parts = SnapshotParts::new(bytes);
     change(&mut parts);
     parts.build()
 }

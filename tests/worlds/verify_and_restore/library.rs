@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use storecache_root_helper::judge::{check_database, check_kind};
+use storecache_root_helper::consistency_checks::{check_database, check_kind};
 use storecache_runtime::memory::Unpacking;
 use storecache_snapshot::{Opened, Target, Unpacker, Verifier, write_database};
 use storecache_store::{
@@ -38,7 +38,7 @@ pub fn verify(bytes: &[u8]) -> Result<()> {
 /// Returns the database of a snapshot and its checked rows.
 fn read_database(bytes: &[u8], place: &Path) -> Result<(SnapshotDatabase, SnapshotRows)> {
     let Opened { head, index, .. } = open_bytes(bytes)?;
-    let layout = Layout::of(StoreKind::parse(head.store.kind.raw())?, Path::new("/"))?;
+    let layout = Layout::new(StoreKind::parse(head.store.kind.raw())?, Path::new("/"))?;
     let path = place.join("snapshot.sqlite");
     let mut file = File::create(&path)?;
     write_database(&index, &mut file, |number| {
@@ -68,7 +68,7 @@ pub fn restore_some(bytes: &[u8], chosen: &dyn Fn(&str) -> bool) -> Result<Tree>
     let rows = Rows::read(&database, &wanted, None)?;
 
     let root = place.path().join("root");
-    let layout = Layout::of(StoreKind::Nix, &root)?;
+    let layout = Layout::new(StoreKind::Nix, &root)?;
     fs::create_dir_all(layout.store())?;
     let directory = Arc::new(OwnedFd::from(File::open(layout.store())?));
     let position = |name: &ItemName| index.items.iter().position(|item| item.name == name.as_str());
@@ -85,7 +85,7 @@ pub fn restore_some(bytes: &[u8], chosen: &dyn Fn(&str) -> bool) -> Result<Tree>
     unpacker.finish()?;
     if wanted.len() == all {
         fs::create_dir_all(layout.database_dir())?;
-        LiveDatabase::create_if_missing(&layout, Owner::of(&layout)?)?;
+        LiveDatabase::create_if_missing(&layout, Owner::find(&layout)?)?;
         let merge = Merge::begin(&layout, &rows, false, &|| Ok(()))?;
         merge.insert(&layout, &rows)?;
         merge.commit(&layout)?;

@@ -87,7 +87,7 @@ fn rows_of_old_snapshots_need_no_mark() {
 #[test]
 fn saves_mark_rows_without_files() {
     let saved = Saved::get();
-    let rows_only = SnapshotParts::of(&saved.bytes).rows_only;
+    let rows_only = SnapshotParts::new(&saved.bytes).rows_only;
     assert_eq!(rows_only, Some(vec![saved.missing.clone()]));
 }
 
@@ -158,7 +158,7 @@ fn tar_header(bytes: &[u8]) -> ::tar::Header {
 /// Whether an error is about an item of the snapshot that was not restored.
 fn is_of_skipped_item(bytes: &[u8], error: &anyhow::Error, restored: &Tree) -> bool {
     let error = format!("{error:#}");
-    let mut items = SnapshotParts::of(bytes).items.into_iter().map(|item| item.name);
+    let mut items = SnapshotParts::new(bytes).items.into_iter().map(|item| item.name);
     items.any(|name| error.contains(&name) && !restored.keys().any(|path| path.starts_with(&name)))
 }
 

@@ -40,7 +40,7 @@ pub fn cases() -> u32 {
 
 /// Returns the snapshot with all of these changes, or `None` if one of them is impossible.
 pub fn apply(bytes: &[u8], mutations: &[Mutation]) -> Option<Vec<u8>> {
-    let mut parts = SnapshotParts::of(bytes);
+    let mut parts = SnapshotParts::new(bytes);
     for mutation in mutations {
         change(&mut parts, *mutation)?;
     }

@@ -53,9 +53,9 @@ impl Saved {
     fn new() -> Saved {
         assert!(rustix::process::geteuid().is_root(), "run this as root");
         let place = tempfile::tempdir().unwrap();
-        let layout = Layout::of(StoreKind::Nix, &place.path().join("root")).unwrap();
+        let layout = Layout::new(StoreKind::Nix, &place.path().join("root")).unwrap();
         fs::create_dir_all(layout.database_dir()).unwrap();
-        LiveDatabase::create_if_missing(&layout, Owner::of(&layout).unwrap()).unwrap();
+        LiveDatabase::create_if_missing(&layout, Owner::find(&layout).unwrap()).unwrap();
         fill(&layout.store());
         let names = [LIB, APP, LONG, ONE, TWO, DERIVATION, LINK];
         register(&layout, &names);

@@ -1,7 +1,7 @@
 //! A backend that keeps entries as files in a directory.
 
 mod atomic_file;
-mod inventory;
+mod list_files;
 mod quarantined_files;
 
 use super::{

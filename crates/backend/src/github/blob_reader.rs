@@ -1,7 +1,7 @@
 //! Ranges of one blob, whose URL is renewed when it expires.
 
 use super::Hub;
-use super::retry_policy::blob_fault;
+use super::retryable_failures::blob_fault;
 use crate::EntryName;
 use crate::http_client::{RequestError, RetryingClient};
 use crate::options::Secret;
@@ -132,12 +132,12 @@ impl Blob {
         let wire = self.hub.wire();
         while let Some(piece) = wire.within(response.chunk()).await? {
             if (bytes.len() + piece.len()) as u64 > length {
-                return Err(RequestError::passing("the server sent more bytes than requested"));
+                return Err(RequestError::temporary("the server sent more bytes than requested"));
             }
             bytes.extend_from_slice(&piece);
         }
         if (bytes.len() as u64) < length {
-            return Err(RequestError::passing("the body ended early"));
+            return Err(RequestError::temporary("the body ended early"));
         }
         Ok(())
     }
@@ -153,7 +153,7 @@ impl Blob {
         if let Some(etag) = self.etag.as_ref().filter(|etag| !etag.starts_with("W/")) {
             request = request.header("if-match", etag);
         }
-        let response = wire.first_byte(wire.patience.answer, request.send()).await?;
+        let response = wire.first_byte(wire.timeouts.answer, request.send()).await?;
         no_page(&response)?;
         match response.status().as_u16() {
             206 => {}
@@ -161,7 +161,7 @@ impl Blob {
             416 => return Err(changed("it is shorter than before")),
             _ => return Err(blob_fault(&response)),
         }
-        let odd = || RequestError::passing("the server sent a different range than requested");
+        let odd = || RequestError::temporary("the server sent a different range than requested");
         let (sent, size) = content_range(&response).ok_or_else(odd)?;
         let known = self.size != 0;
         if known && size != self.size {
@@ -186,7 +186,7 @@ impl Blob {
         tries: &mut Tries,
     ) -> Result<()> {
         match fault {
-            RequestError::Passing { what, wait } => {
+            RequestError::Temporary { what, wait } => {
                 let retry = self.hub.wire().before_retry(&mut tries.failures, what, wait).await;
                 retry.map_err(|what| match got {
                     0 => anyhow!(what),
@@ -201,14 +201,14 @@ impl Blob {
                 self.renew(tries.url).await
             }
             RequestError::NoRanges => Err(anyhow!("the server does not support range requests")),
-            RequestError::Lasting(error) => Err(error),
+            RequestError::Permanent(error) => Err(error),
         }
     }
 
     async fn url(&self, tries: &mut Tries) -> Result<Secret, RequestError> {
         let mut dated = self.url.lock().await.clone();
-        if dated.since.elapsed() >= self.hub.wire().patience.old {
-            self.renew(dated.number).await.map_err(RequestError::Lasting)?;
+        if dated.since.elapsed() >= self.hub.wire().timeouts.old {
+            self.renew(dated.number).await.map_err(RequestError::Permanent)?;
             dated = self.url.lock().await.clone();
         }
         tries.url = dated.number;
@@ -265,7 +265,7 @@ impl Blob {
         let wire = self.hub.wire();
         let request = wire.blobs(tries.failures).get(url.reveal());
         let mut response = wire
-            .first_byte(wire.patience.answer, request.send())
+            .first_byte(wire.timeouts.answer, request.send())
             .await
             .map_err(|fault| (fault, self.size))?;
         no_page(&response).map_err(|fault| (fault, self.size))?;
@@ -283,7 +283,7 @@ impl Blob {
             return Err((changed("its entity tag differs"), told));
         }
         let unwritten = |e: std::io::Error| {
-            (RequestError::Lasting(anyhow!("write the snapshot to a temporary file: {e}")), told)
+            (RequestError::Permanent(anyhow!("write the snapshot to a temporary file: {e}")), told)
         };
         let mut file = tempfile::tempfile().map_err(unwritten)?;
         while let Some(piece) =
@@ -294,7 +294,7 @@ impl Blob {
         }
         match length {
             Some(length) if length != *got => {
-                Err((RequestError::passing("the body ended early"), told))
+                Err((RequestError::temporary("the body ended early"), told))
             }
             _ => Ok((file, stated)),
         }
@@ -333,13 +333,13 @@ fn ends_by_itself(response: &Response) -> bool {
 fn no_page(response: &Response) -> Result<(), RequestError> {
     let kind = response.headers().get("content-type").and_then(|kind| kind.to_str().ok());
     match kind.is_some_and(|kind| kind.starts_with("text/html")) && response.status().is_success() {
-        true => Err(RequestError::passing("the server sent an HTML page instead of the entry")),
+        true => Err(RequestError::temporary("the server sent an HTML page instead of the entry")),
         false => Ok(()),
     }
 }
 
 fn changed(how: &str) -> RequestError {
-    RequestError::Lasting(anyhow!("the entry was changed while it was read: {how}"))
+    RequestError::Permanent(anyhow!("the entry was changed while it was read: {how}"))
 }
 
 fn etag(response: &Response) -> Option<String> {

@@ -2,8 +2,8 @@
 //!
 //! Sources: actions/toolkit `packages/cache/src/internal`, and observed responses of servers.
 
-use super::retry_policy::{Answer, USED_UP};
-use super::{v1, v2};
+use super::retryable_failures::{Answer, USED_UP};
+use super::{cache_service_v1, cache_service_v2};
 use crate::http_client::RetryingClient;
 use crate::options::{CacheService, GitHubService, Secret, host};
 use crate::retry_limits::REQUEST_TRIES;
@@ -116,29 +116,29 @@ impl Service {
             check(key)?;
         }
         if let Some(base) = self.v2() {
-            let answer = v2::lookup(&self.wire, base, &self.version, keys).await?;
+            let answer = cache_service_v2::lookup(&self.wire, base, &self.version, keys).await?;
             if !self.falls_back(&answer) {
-                return v2::found(answer);
+                return cache_service_v2::found(answer);
             }
         }
-        v1::lookup(&self.wire, self.v1()?, &self.version, keys).await
+        cache_service_v1::lookup(&self.wire, self.v1()?, &self.version, keys).await
     }
 
     pub async fn reserve(&self, name: &EntryName) -> Result<Reserved, BackendError> {
         let key = name.to_string();
         check(&key)?;
         if let Some(base) = self.v2() {
-            let answer = v2::reserve(&self.wire, base, &self.version, &key).await?;
+            let answer = cache_service_v2::reserve(&self.wire, base, &self.version, &key).await?;
             if !self.falls_back(&answer) {
-                return v2::reserved(answer);
+                return cache_service_v2::reserved(answer);
             }
         }
-        v1::reserve(&self.wire, self.v1()?, &self.version, &key).await
+        cache_service_v1::reserve(&self.wire, self.v1()?, &self.version, &key).await
     }
 
     /// Returns the URL for a piece of an [`Upload::Cache`].
     pub fn piece(&self, id: i64) -> Result<String> {
-        Ok(v1::address(self.v1()?, id))
+        Ok(cache_service_v1::address(self.v1()?, id))
     }
 
     /// Turns the uploaded bytes into an entry. A server may have done so although it reports a failure: its answer to
@@ -150,9 +150,11 @@ impl Service {
             let done = match upload {
                 Upload::Blob(_) => {
                     let base = self.v2.as_deref().unwrap_or_default();
-                    v2::finalize(&self.wire, base, &self.version, &key, size).await
+                    cache_service_v2::finalize(&self.wire, base, &self.version, &key, size).await
                 }
-                Upload::Cache(id) => v1::finalize(&self.wire, self.v1()?, *id, size).await,
+                Upload::Cache(id) => {
+                    cache_service_v1::finalize(&self.wire, self.v1()?, *id, size).await
+                }
             };
             let problem = match done {
                 Ok(()) => return Ok(()),

@@ -8,15 +8,15 @@
 
 mod blob_reader;
 mod cache_service;
+mod cache_service_v1;
+mod cache_service_v2;
 mod rest;
 mod rest_backend;
 mod rest_error;
-mod retry_policy;
+mod retryable_failures;
 mod token_scopes;
 mod transport;
 mod upload;
-mod v1;
-mod v2;
 
 pub use rest_backend::Repository;
 
@@ -105,15 +105,15 @@ impl GitHub {
         let wire = Arc::new(RetryingClient::new(
             "the cache service",
             options.token.clone(),
-            options.patience,
+            options.timeouts,
         )?);
         let rest = Rest::new(Arc::clone(&wire), options.rest.clone(), Asker::Step);
         let service = Service::new(options, wire, version)?;
-        let hub = Arc::new(Hub { service, ahead: ByteSemaphore::of(Traffic::default().ahead) });
+        let hub = Arc::new(Hub { service, ahead: ByteSemaphore::new(Traffic::default().ahead) });
         Ok(GitHub {
             rest,
             hub,
-            access: Access::of(&options.mode, &options.token),
+            access: Access::from_token(&options.mode, &options.token),
             found: Mutex::default(),
             before: Mutex::default(),
             listed: Mutex::default(),

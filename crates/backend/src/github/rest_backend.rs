@@ -27,7 +27,7 @@ impl Repository {
     /// If the network cannot be set up.
     pub fn new(options: &RepositoryOptions) -> Result<Self> {
         // The token of the REST API is sent with REST requests alone.
-        let wire = Arc::new(RetryingClient::new("GitHub", Secret::new(""), options.patience)?);
+        let wire = Arc::new(RetryingClient::new("GitHub", Secret::new(""), options.timeouts)?);
         let rest = Rest::new(Arc::clone(&wire), options.api.clone(), Asker::Person);
         let name = options.api.repository.clone().unwrap_or_default();
         Ok(Repository { wire, rest, name })

@@ -16,7 +16,7 @@ impl Access {
     /// Reads permissions from `ACTIONS_CACHE_MODE` and from the scopes in the token. Both are read leniently: a value
     /// that is not understood forbids nothing, because the service decides in the end. Source: actions/toolkit
     /// `packages/cache/src/internal/config.ts`, actions/runner #4538.
-    pub fn of(mode: &str, token: &Secret) -> Self {
+    pub fn from_token(mode: &str, token: &Secret) -> Self {
         let mode = mode.trim().to_lowercase();
         let by_mode = |allowed: [&str; 2]| {
             let known = ["none", "read", "write", "write-only"].contains(&mode.as_str());
@@ -75,7 +75,7 @@ mod tests {
     }
 
     fn allowed(mode: &str, token: &Secret) -> (bool, bool) {
-        let Access { no_read, no_write } = Access::of(mode, token);
+        let Access { no_read, no_write } = Access::from_token(mode, token);
         (no_read.is_none(), no_write.is_none())
     }
 

@@ -41,7 +41,7 @@ impl HttpTransport {
         let url = format!("{}{path}", self.base);
         let mut failures = 0;
         loop {
-            let answer = wire.once(wire.patience.stall, |client| {
+            let answer = wire.once(wire.timeouts.stall, |client| {
                 let request = client.request(method.clone(), &url);
                 let request = request.header("authorization", self.bearer.clone());
                 let request = request.header("accept", "application/vnd.github+json");
@@ -50,17 +50,17 @@ impl HttpTransport {
             let answer = answer.await.and_then(|answer| checked(&method, answer));
             failures += 1;
             match answer {
-                Ok(answer) if failures == REST_REQUEST_TRIES || !passes(answer.status) => {
+                Ok(answer) if failures == REST_REQUEST_TRIES || !is_temporary(answer.status) => {
                     let mut response = Response::new(answer.body.into());
                     *response.status_mut() =
                         StatusCode::from_u16(answer.status).map_err(|e| Lost(e.to_string()))?;
                     *response.headers_mut() = answer.headers;
                     return Ok(response);
                 }
-                Err(RequestError::Passing { what, .. }) if failures == REST_REQUEST_TRIES => {
+                Err(RequestError::Temporary { what, .. }) if failures == REST_REQUEST_TRIES => {
                     return Err(Lost(what));
                 }
-                Ok(_) | Err(RequestError::Passing { .. }) => {}
+                Ok(_) | Err(RequestError::Temporary { .. }) => {}
                 Err(_) => return Err(Lost("no usable response".into())),
             }
             tokio::time::sleep(wire.pause(failures, None)).await;
@@ -68,8 +68,9 @@ impl HttpTransport {
     }
 }
 
-/// Returns whether a retry of the request may succeed.
-fn passes(status: u16) -> bool {
+/// Returns whether a retry of the request may soon succeed. That is not so for 429: the caller waits for as long as the
+/// server requests, which may be minutes.
+fn is_temporary(status: u16) -> bool {
     matches!(status, 408 | 500..)
 }
 
@@ -82,7 +83,7 @@ fn checked(method: &Method, answer: Whole) -> Result<Whole, RequestError> {
         }
         _ => true,
     };
-    if fits { Ok(answer) } else { Err(RequestError::passing(NO_ANSWER)) }
+    if fits { Ok(answer) } else { Err(RequestError::temporary(NO_ANSWER)) }
 }
 
 impl Service<Request<OctoBody>> for HttpTransport {

@@ -5,7 +5,7 @@
 
 use super::Hub;
 use super::cache_service::Upload;
-use super::retry_policy::blob_fault;
+use super::retryable_failures::blob_fault;
 use crate::http_client::{Block, RequestError, RetryingClient};
 use crate::options::Secret;
 use crate::{Entry, EntryName, EntryWriter, Written};
@@ -49,7 +49,7 @@ impl Writer {
             hub,
             name,
             upload: Arc::new(upload),
-            block: Block::of(traffic.block),
+            block: Block::new(traffic.block),
             parallel: traffic.blocks,
             sent: JoinSet::new(),
             ids: Vec::new(),
@@ -218,7 +218,7 @@ async fn persist(
             Err(fault) => fault,
         };
         match fault {
-            RequestError::Passing { what: why, wait } => {
+            RequestError::Temporary { what: why, wait } => {
                 let retry = wire.before_retry(&mut failures, why, wait).await;
                 retry.map_err(|why| anyhow!("{what}: {why}"))?;
             }
@@ -227,7 +227,7 @@ async fn persist(
                 bail!("{what}: the URL for it is not valid or has expired: {why}")
             }
             RequestError::NoRanges => return Err(anyhow!("{what}: unexpected response")),
-            RequestError::Lasting(error) => return Err(error.context(what)),
+            RequestError::Permanent(error) => return Err(error.context(what)),
         }
     }
 }

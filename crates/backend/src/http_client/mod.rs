@@ -1,10 +1,10 @@
 //! Code that all network backends share: connections, timeouts, and secrets.
 
-mod client;
+mod block_buffer;
 mod redact;
+mod retrying_client;
 mod runtime;
-mod upload_block;
 
-pub use client::{CalledOff, RequestError, RetryingClient, Whole, retry_after, told};
+pub use block_buffer::Block;
 pub use redact::redacted;
-pub use upload_block::Block;
+pub use retrying_client::{CalledOff, RequestError, RetryingClient, Whole, retry_after, told};

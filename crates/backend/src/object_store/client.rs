@@ -25,7 +25,7 @@ impl ObjectClient {
     pub fn path(&self, below: &str) -> Result<Path, ObjectError> {
         let key = format!("{}{below}", self.base);
         Path::parse(&key)
-            .map_err(|e| ObjectError::Lasting(format!("not a valid object name: {key}: {e}")))
+            .map_err(|e| ObjectError::Permanent(format!("not a valid object name: {key}: {e}")))
     }
 
     /// Waits for a request, unless the run is canceled.
@@ -38,7 +38,7 @@ impl ObjectClient {
 
     /// As [`ObjectClient::wait`], for clean-up: also after the run was canceled, and for the stall timeout at most.
     pub fn tidy(&self, future: impl Future<Output = Result<(), ObjectError>>) {
-        let limit = self.wire.patience.stall;
+        let limit = self.wire.timeouts.stall;
         // Objects that stay behind do no harm; see docs/object-stores.md.
         let _ = self.wire.runtime().block_on(async { timeout(limit, future).await });
     }
@@ -52,7 +52,7 @@ impl ObjectClient {
         loop {
             let trouble = match request().await {
                 Ok(done) => return Ok(done),
-                Err(error) => ObjectError::of(&error),
+                Err(error) => ObjectError::from_library(&error),
             };
             self.pause(trouble, &mut failures).await?;
         }
@@ -63,8 +63,8 @@ impl ObjectClient {
     /// # Errors
     /// If no retry makes sense: `trouble`, with the reason.
     pub async fn pause(&self, trouble: ObjectError, failures: &mut u32) -> Result<(), ObjectError> {
-        let ObjectError::Passing { what, wait } = trouble else { return Err(trouble) };
-        self.wire.before_retry(failures, what, wait).await.map_err(ObjectError::Lasting)
+        let ObjectError::Temporary { what, wait } = trouble else { return Err(trouble) };
+        self.wire.before_retry(failures, what, wait).await.map_err(ObjectError::Permanent)
     }
 
     /// Returns every object whose key begins with the base and `prefix`. Objects behind further slashes are included
@@ -122,7 +122,7 @@ impl ObjectClient {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let payload = PutPayload::from(bytes.as_bytes().to_vec());
         let put = self.store.put_opts(path, payload, options).await;
-        put.map(drop).map_err(|e| ObjectError::of(&e))
+        put.map(drop).map_err(|e| ObjectError::from_library(&e))
     }
 
     /// Deletes an object. An object that is already gone is not an error. Returns whether it existed, if the service

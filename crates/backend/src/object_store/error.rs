@@ -20,10 +20,10 @@ pub enum ObjectError {
     #[error("{0}")]
     Denied(String),
     #[error("{0}")]
-    Lasting(String),
+    Permanent(String),
     /// A temporary failure. A retry may succeed, but not before the time that the server named.
     #[error("{what}")]
-    Passing { what: String, wait: Option<Duration> },
+    Temporary { what: String, wait: Option<Duration> },
     #[error(transparent)]
     Canceled(#[from] CalledOff),
 }
@@ -38,7 +38,7 @@ impl ObjectError {
     }
 
     /// Converts an error of the library. If this program raised it, the original is among its sources.
-    pub fn of(error: &object_store::Error) -> Self {
+    pub fn from_library(error: &object_store::Error) -> Self {
         let mut cause: Option<&(dyn Error + 'static)> = Some(error);
         while let Some(error) = cause {
             if let Some(seen) = error.downcast_ref::<ObjectError>() {
@@ -52,18 +52,18 @@ impl ObjectError {
             object_store::Error::Precondition { .. } | object_store::Error::NotModified { .. } => {
                 ObjectError::Changed
             }
-            _ => ObjectError::Lasting(format!("unexpected response ({})", kind(error))),
+            _ => ObjectError::Permanent(format!("unexpected response ({})", kind(error))),
         }
     }
 
     pub fn of_fault(fault: RequestError) -> Self {
         match fault {
-            RequestError::Passing { what, wait } => ObjectError::Passing { what, wait },
+            RequestError::Temporary { what, wait } => ObjectError::Temporary { what, wait },
             RequestError::Expired(what) => ObjectError::Denied(what),
             RequestError::NoRanges => {
-                ObjectError::Lasting("the server does not support range requests".into())
+                ObjectError::Permanent("the server does not support range requests".into())
             }
-            RequestError::Lasting(error) => ObjectError::Lasting(format!("{error:#}")),
+            RequestError::Permanent(error) => ObjectError::Permanent(format!("{error:#}")),
         }
     }
 
@@ -74,7 +74,7 @@ impl ObjectError {
             code => format!("HTTP {} {code}", status.as_u16()),
         };
         Some(match status.as_u16() {
-            404 if matches!(code, "NoSuchBucket" | "ContainerNotFound") => ObjectError::Lasting(
+            404 if matches!(code, "NoSuchBucket" | "ContainerNotFound") => ObjectError::Permanent(
                 format!("there is no such bucket ({answered}); create it, or name another"),
             ),
             // The clock is wrong, or the key is unknown: a retry does not help.
@@ -83,17 +83,20 @@ impl ObjectError {
                  and their permissions"
             )),
             304 | 404 | 409 | 412 => return None,
-            300..=399 => ObjectError::Lasting(format!(
+            300..=399 => ObjectError::Permanent(format!(
                 "the server redirects elsewhere ({answered}); check the region and the endpoint"
             )),
-            408 | 429 | 500.. => ObjectError::Passing {
+            408 | 429 | 500.. => ObjectError::Temporary {
                 what: format!("the server failed ({answered})"),
                 wait: crate::http_client::retry_after(headers),
             },
             _ if matches!(code, "RequestTimeout" | "SlowDown" | "ServerBusy") => {
-                ObjectError::Passing { what: format!("the server failed ({answered})"), wait: None }
+                ObjectError::Temporary {
+                    what: format!("the server failed ({answered})"),
+                    wait: None,
+                }
             }
-            _ => ObjectError::Lasting(format!("the server refused ({answered})")),
+            _ => ObjectError::Permanent(format!("the server refused ({answered})")),
         })
     }
 }

@@ -9,7 +9,7 @@
 
 mod client;
 mod error;
-mod inventory;
+mod list_objects;
 mod object_reader;
 mod provider;
 mod quarantine_note;
@@ -61,7 +61,7 @@ impl Objects {
     /// # Errors
     /// If the environment has no credentials.
     pub fn new(options: &Options, version: &str) -> Result<Self> {
-        let wire = RetryingClient::new("the object store", Secret::new(""), options.patience)?;
+        let wire = RetryingClient::new("the object store", Secret::new(""), options.timeouts)?;
         let wire = Arc::new(wire);
         let address = options.address.clone();
         let store = provider::open(options, &wire).with_context(|| address.to_string())?;
@@ -74,7 +74,7 @@ impl Objects {
             "" => address.base(),
             version => format!("{}{version}/", address.base()),
         };
-        let ahead = ByteSemaphore::of(Traffic::default().ahead);
+        let ahead = ByteSemaphore::new(Traffic::default().ahead);
         Ok(Objects {
             unsigned: unsigned.iter().any(|name| options.has(name)),
             hub: Arc::new(ObjectClient { store, wire, ahead, base }),

@@ -51,25 +51,27 @@ impl Object {
             let from = range.start + bytes.len() as u64;
             let what = match self.some(from..range.end, &mut bytes).await {
                 Ok(()) if bytes.len() as u64 == length => return Ok(bytes),
-                Ok(()) => ObjectError::Passing { what: "the body ended early".into(), wait: None },
+                Ok(()) => {
+                    ObjectError::Temporary { what: "the body ended early".into(), wait: None }
+                }
                 Err(trouble) => trouble,
             };
             let got = bytes.len() as u64;
             match self.hub.pause(what, &mut failures).await {
                 Ok(()) => {}
                 Err(ObjectError::Missing) => {
-                    return Err(ObjectError::Lasting(
+                    return Err(ObjectError::Permanent(
                         "the entry was deleted in the meantime".into(),
                     ));
                 }
                 Err(ObjectError::Changed) => {
-                    return Err(ObjectError::Lasting(
+                    return Err(ObjectError::Permanent(
                         "the entry was changed while it was read".into(),
                     ));
                 }
                 Err(why) if failures == REQUEST_TRIES && got > 0 => {
                     let what = format!("truncated: got {got} of {length} bytes: {why}");
-                    return Err(ObjectError::Lasting(what));
+                    return Err(ObjectError::Permanent(what));
                 }
                 Err(why) => return Err(why),
             }
@@ -80,7 +82,7 @@ impl Object {
     async fn some(&self, range: Range<u64>, bytes: &mut Vec<u8>) -> Result<(), ObjectError> {
         let options = ObjectClient::range(range.start, range.end, self.etag.as_ref());
         let answer = self.hub.store.get_opts(&self.path, options).await;
-        let answer: GetResult = answer.map_err(|e| ObjectError::of(&e))?;
+        let answer: GetResult = answer.map_err(|e| ObjectError::from_library(&e))?;
         if answer.meta.size != self.size {
             return Err(ObjectError::Changed);
         }
@@ -88,11 +90,11 @@ impl Object {
         let mut got = 0;
         let mut body = answer.into_stream();
         while let Some(piece) = poll_fn(|context| body.as_mut().poll_next(context)).await {
-            let piece = piece.map_err(|e| ObjectError::of(&e))?;
+            let piece = piece.map_err(|e| ObjectError::from_library(&e))?;
             got += piece.len() as u64;
             if got > most {
                 let what = "the server sent more bytes than requested".to_owned();
-                return Err(ObjectError::Passing { what, wait: None });
+                return Err(ObjectError::Temporary { what, wait: None });
             }
             bytes.extend_from_slice(&piece);
         }

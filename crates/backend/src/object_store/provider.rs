@@ -66,9 +66,9 @@ pub fn open(options: &Options, wire: &Arc<RetryingClient>) -> Result<Arc<dyn Sto
     };
     built.map_err(|e| {
         let prefix = address.service.variables();
-        match ObjectError::of(&e) {
+        match ObjectError::from_library(&e) {
             // The error of the library quotes values that it does not understand.
-            ObjectError::Lasting(_) => anyhow!(
+            ObjectError::Permanent(_) => anyhow!(
                 "the environment variables {prefix}… are inconsistent; set {}",
                 wanted(address.service)
             ),

@@ -67,7 +67,7 @@ impl HttpService for HttpTransport {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let (parts, body) = request.into_parts();
         if parts.uri.scheme_str() != Some("https") && !self.plain {
-            return Err(failed(ObjectError::Lasting(
+            return Err(failed(ObjectError::Permanent(
                 "the endpoint does not use https, so credentials would be sent unencrypted; if \
                  that is intended, set AWS_ALLOW_HTTP, GOOGLE_ALLOW_HTTP or AZURE_ALLOW_HTTP to \
                  true"
@@ -80,14 +80,14 @@ impl HttpService for HttpTransport {
         let request = wire.service().request(parts.method, parts.uri.to_string());
         let request = request.headers(parts.headers);
         let answer = if bytes.is_empty() && reads {
-            wire.first_byte(wire.patience.answer, request.send()).await
+            wire.first_byte(wire.timeouts.answer, request.send()).await
         } else {
             wire.send(request, bytes).await
         };
         let answer = answer.map_err(|fault| failed(ObjectError::of_fault(fault)))?;
         wire.note_time(answer.headers());
         let (head, body) = Response::<reqwest::Body>::from(answer).into_parts();
-        let body = Clocked::new(body, wire.patience.stall);
+        let body = Clocked::new(body, wire.timeouts.stall);
         if head.status.is_success() {
             return Ok(HttpResponse::from_parts(head, HttpResponseBody::new(body)));
         }
@@ -166,25 +166,25 @@ impl Body for Clocked {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
-        let passing = |what| failed(ObjectError::Passing { what, wait: None });
+        let temporary = |what| failed(ObjectError::Temporary { what, wait: None });
         match Pin::new(&mut self.body).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
                 liveness::moved("bytes from the object store");
                 self.got += frame.data_ref().map_or(0, |data| data.len() as u64);
                 if self.got > LONGEST {
                     let what = "the response is too long".to_owned();
-                    return Poll::Ready(Some(Err(passing(what))));
+                    return Poll::Ready(Some(Err(temporary(what))));
                 }
                 let next = Instant::now() + self.stall;
                 self.alarm.as_mut().reset(next);
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(passing(told(&error))))),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(temporary(told(&error))))),
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => match self.alarm.as_mut().poll(context) {
                 Poll::Ready(()) => {
                     let seconds = self.stall.as_secs_f64();
-                    Poll::Ready(Some(Err(passing(format!("no bytes received for {seconds} s")))))
+                    Poll::Ready(Some(Err(temporary(format!("no bytes received for {seconds} s")))))
                 }
                 Poll::Pending => Poll::Pending,
             },

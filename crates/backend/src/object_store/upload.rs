@@ -56,7 +56,7 @@ impl Writer {
             path,
             claim: Some(claim),
             upload: None,
-            part: Block::of(part_size),
+            part: Block::new(part_size),
             parallel: all.saturating_sub(1).max(1),
             sent: JoinSet::new(),
             parts: Vec::new(),
@@ -136,7 +136,7 @@ impl Writer {
                 // The upload was completed, but the answer to an earlier try was lost.
                 Err(ObjectError::Missing) => match hub.head(&self.path).await? {
                     Some(there) if there.size == self.size => Ok(()),
-                    _ => Err(ObjectError::Lasting(
+                    _ => Err(ObjectError::Permanent(
                         "the upload was removed before it was complete".into(),
                     )),
                 },

@@ -43,7 +43,7 @@ impl WriteLock {
                 Ok(()) => break,
                 Err(
                     trouble @ (ObjectError::Denied(_)
-                    | ObjectError::Lasting(_)
+                    | ObjectError::Permanent(_)
                     | ObjectError::Canceled(_)),
                 ) => {
                     return Err(trouble);
@@ -59,7 +59,7 @@ impl WriteLock {
             }
             // The claim existed and is gone now, or the service refused two requests that came at the same time.
             let again = match trouble {
-                ObjectError::Exists | ObjectError::Changed => ObjectError::Passing {
+                ObjectError::Exists | ObjectError::Changed => ObjectError::Temporary {
                     what: "other runs keep locking and unlocking the name".into(),
                     wait: None,
                 },
@@ -83,7 +83,7 @@ impl WriteLock {
     pub async fn holds(&self, hub: &ObjectClient) -> Result<(), ObjectError> {
         match hub.get(&self.path).await {
             Ok(bytes) if bytes == self.word.as_bytes() => Ok(()),
-            Ok(_) | Err(ObjectError::Missing) => Err(ObjectError::Lasting(
+            Ok(_) | Err(ObjectError::Missing) => Err(ObjectError::Permanent(
                 "the lock on its name is gone, so another run may be writing it; save again".into(),
             )),
             Err(trouble) => Err(trouble),

@@ -1,6 +1,6 @@
 //! The configuration of the cache service and of the REST API of GitHub.
 
-use super::{Patience, Secret};
+use super::{NetworkTimeouts, Secret};
 use std::time::Duration;
 
 /// The cache service of a job, as the runner describes it in the environment.
@@ -20,7 +20,7 @@ pub struct GitHubService {
     pub mode: String,
     /// Version that the user chose; takes precedence over the environment.
     pub service: Option<CacheService>,
-    pub patience: Patience,
+    pub timeouts: NetworkTimeouts,
     pub rest: RestApi,
 }
 
@@ -44,7 +44,7 @@ pub struct RestApi {
 pub struct RepositoryOptions {
     /// URL, repository and token are set.
     pub api: RestApi,
-    pub patience: Patience,
+    pub timeouts: NetworkTimeouts,
 }
 
 /// Version of the cache service.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// Timeouts and pauses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patience {
+pub struct NetworkTimeouts {
     /// Time without a byte after which a connection counts as dead.
     pub stall: Duration,
     /// Time that a server may take before the first byte of its response, while its connection stands.
@@ -25,6 +25,6 @@ pub struct Patience {
     pub old: Duration,
 }
 
-/// Default for [`Patience::old`]. Signed URLs are reported to be valid for 10 minutes
+/// Default for [`NetworkTimeouts::old`]. Signed URLs are reported to be valid for 10 minutes
 /// (tonistiigi/go-actions-cache#40).
 pub const OLD: Duration = Duration::from_secs(8 * 60);

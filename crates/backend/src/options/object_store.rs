@@ -1,6 +1,6 @@
 //! The configuration of an object store.
 
-use super::{Address, Patience, Secret, Service, host};
+use super::{Address, NetworkTimeouts, Secret, Service, host};
 
 /// Environment variables whose values must never be shown.
 pub const SECRETS: [&str; 19] = [
@@ -31,7 +31,7 @@ pub struct ObjectStore {
     pub address: Address,
     /// Environment variables of its service, with their values. Some are secrets.
     pub settings: Vec<(String, Secret)>,
-    pub patience: Patience,
+    pub timeouts: NetworkTimeouts,
 }
 
 impl ObjectStore {

@@ -6,7 +6,7 @@
 //! are read later.
 
 use super::super::git::{Blob, Files, ObjectId, Repository};
-use super::graph::Graph;
+use super::commit_graph::Graph;
 use anyhow::{Context, Result, bail};
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};

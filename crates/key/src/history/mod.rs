@@ -7,11 +7,11 @@
 //! branch. Squashed or rebased pull requests left no trace, and neither did scheduled runs. This module must
 //! not depend on how caches work.
 
+mod commit_graph;
 mod commit_times;
 mod file_states;
-mod graph;
 mod runs;
 
+pub use commit_graph::{Commit, Graph};
 pub use file_states::{FilePattern, FileState, StateId, States, Watch};
-pub use graph::{Commit, Graph};
 pub use runs::{Run, RunKind, Runs, Scope};

@@ -1,7 +1,7 @@
 //! Maps each commit to a run: its ref, its time, and the refs whose entries it could read.
 
+use super::commit_graph::Graph;
 use super::commit_times::straighten;
-use super::graph::Graph;
 use serde::Serialize;
 
 /// A ref that entries belong to, as an index into [`Runs::refs`].
@@ -56,7 +56,7 @@ pub struct Runs {
 
 impl Runs {
     /// Makes one run of every commit.
-    pub fn of(graph: &Graph) -> Self {
+    pub fn from_graph(graph: &Graph) -> Self {
         let mut sorter =
             Sorter { graph, taken: vec![false; graph.commits.len()], made: Runs::default() };
         let default = graph.branches.get(&graph.default_branch);
@@ -165,7 +165,7 @@ impl Sorter<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::super::git::ObjectId;
-    use super::super::graph::Commit;
+    use super::super::commit_graph::Commit;
     use super::*;
 
     /// Builds a graph of commits, given as time and parents.
@@ -192,7 +192,7 @@ mod tests {
 
     /// Renders each run as `TIME COMMIT REF <- REFS THAT IT READS`.
     fn told(graph: &Graph) -> Vec<String> {
-        let made = Runs::of(graph);
+        let made = Runs::from_graph(graph);
         let name = |scope: Scope| made.refs[scope.0 as usize].trim_start_matches("refs/");
         let line = |run: &Run| {
             let read: Vec<_> = run.readable().map(name).collect();
@@ -228,7 +228,7 @@ mod tests {
             &[("main", &[4])],
         );
         let of = |commit: usize| {
-            let made = Runs::of(&two);
+            let made = Runs::from_graph(&two);
             made.runs.iter().find(|run| run.commit == commit).unwrap().scope
         };
         assert_ne!(of(1), of(3));

@@ -40,7 +40,7 @@ pub struct Counts {
 
 impl Simulation {
     /// Returns a simulation of these runs without results.
-    pub fn of(graph: &Graph, window: &[Run]) -> Self {
+    pub fn new(graph: &Graph, window: &[Run]) -> Self {
         let count = |kind| window.iter().filter(|run| run.kind == kind).count() as u64;
         let scopes = |kind| {
             let runs = window.iter().filter(|run| run.kind == kind);

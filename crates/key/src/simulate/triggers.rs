@@ -12,7 +12,7 @@ const FORGOTTEN: &str = "a-branch-that-is-merged-and-gone";
 impl Triggers {
     /// Reads the triggers. Returns `None` if the text is not a workflow, or if other workflows call it: then
     /// the callers have the triggers.
-    pub fn of(text: &[u8]) -> Option<Self> {
+    pub fn parse(text: &[u8]) -> Option<Self> {
         let workflow = Workflow::parse(&String::from_utf8_lossy(text)).ok()?;
         let called = workflow.triggers.iter().any(|trigger| trigger.name == "workflow_call");
         (!called).then_some(Triggers(workflow.triggers))
@@ -73,10 +73,10 @@ mod tests {
             ("workflow_dispatch", [false, false, false, false]),
         ] {
             let text = format!("on: {on}\njobs:\n  a:\n    steps: []\n");
-            let triggers = Triggers::of(text.as_bytes()).unwrap();
+            let triggers = Triggers::parse(text.as_bytes()).unwrap();
             assert_eq!(all.each_ref().map(|run| triggers.fire_for(run, &runs)), expected, "{on}");
         }
-        assert!(Triggers::of(b"on: workflow_call\njobs: {}\n").is_none());
-        assert!(Triggers::of(b"on: [").is_none());
+        assert!(Triggers::parse(b"on: workflow_call\njobs: {}\n").is_none());
+        assert!(Triggers::parse(b"on: [").is_none());
     }
 }

@@ -101,7 +101,7 @@ pub fn of_heads(heads: &[&BTreeMap<String, Digest>]) -> Vec<Candidate> {
             None if name == SEMANTIC => Ingredient::SomeWorkflow(WorkflowMode::Semantic),
             _ => Ingredient::Unknown(name.escape_debug().to_string()),
         };
-        Candidate { ingredient, trace: Trace::of(&values) }
+        Candidate { ingredient, trace: Trace::new(&values) }
     };
     names.into_iter().map(candidate).collect()
 }
@@ -204,7 +204,7 @@ fn meanings(
     }
     let candidate = |(at, path): (usize, &PathBuf)| {
         let values = commits.iter().map(|commit| *digests.get(commit)?.get(at)?);
-        let trace = Trace::of(&values.collect::<Vec<_>>());
+        let trace = Trace::new(&values.collect::<Vec<_>>());
         Candidate { ingredient: Ingredient::Workflow(path.clone()), trace }
     };
     Ok(workflows.iter().enumerate().map(candidate).collect())
@@ -217,7 +217,7 @@ fn meaning(
     path: &Path,
 ) -> Option<Digest> {
     if !files.contains_key(path) {
-        return Some(Digest::of(b""));
+        return Some(Digest::hash(b""));
     }
     let options = KeyOptions {
         key: None,

@@ -44,7 +44,7 @@ pub struct Trace {
 
 impl Trace {
     /// Builds the trace from the value at each observation; `None` means unknown.
-    pub fn of<T: PartialEq>(values: &[Option<T>]) -> Self {
+    pub fn new<T: PartialEq>(values: &[Option<T>]) -> Self {
         let size = values.len().saturating_sub(1);
         let unknown = positions(size, |at| values[at].is_none() || values[at + 1].is_none());
         let changed = positions(size, |at| !unknown[at] && values[at] != values[at + 1]);

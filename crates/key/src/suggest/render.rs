@@ -20,7 +20,7 @@ pub struct Flags {
 const SOME_FILE: &str = "FILE";
 
 impl Flags {
-    pub fn of<'a>(ingredients: impl IntoIterator<Item = &'a Ingredient>) -> Self {
+    pub fn new<'a>(ingredients: impl IntoIterator<Item = &'a Ingredient>) -> Self {
         let mut flags = Flags::default();
         let mut ingredients: Vec<_> = ingredients.into_iter().collect();
         // A key has at most one workflow: the preferred one; others are added as files.
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn files_become_patterns_without_the_workflow() {
-        let flags = Flags::of(&[file("flake.lock"), Ingredient::Pattern("nix/**/*.nix".into())]);
+        let flags = Flags::new(&[file("flake.lock"), Ingredient::Pattern("nix/**/*.nix".into())]);
         assert_eq!(flags.line(), "--hash-files flake.lock --hash-files 'nix/**/*.nix'");
         let lines =
             "with:\n  hash-files: |\n    flake.lock\n    nix/**/*.nix\n  workflow-mode: none\n";
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn second_workflow_is_rendered_as_a_hashed_file() {
-        let flags = Flags::of(&[
+        let flags = Flags::new(&[
             file(".github/workflows/a b's.yml"),
             Ingredient::Workflow(".github/workflows/ci.yml".into()),
         ]);
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn unknown_workflow_is_a_placeholder_and_no_input() {
-        let flags = Flags::of(&[Ingredient::SomeWorkflow(WorkflowMode::Bytes)]);
+        let flags = Flags::new(&[Ingredient::SomeWorkflow(WorkflowMode::Bytes)]);
         assert_eq!(flags.words(), ["--workflow", "FILE", "--workflow-mode", "bytes"]);
         assert_eq!(flags.inputs(), [("workflow-mode", "bytes".to_owned())]);
     }

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 /// Returns observations from the states of the store, one letter each.
 fn observations(states: &str) -> Vec<Observation> {
-    let of = |state: u8| Observation { store: Digest::of(&[state]), given: String::new() };
+    let of = |state: u8| Observation { store: Digest::hash(&[state]), given: String::new() };
     states.bytes().map(of).collect()
 }
 
 /// Returns a file from its contents, one letter each; `?` means unknown.
 fn file(path: &str, contents: &str) -> Candidate {
     let values: Vec<_> = contents.bytes().map(|byte| (byte != b'?').then_some(byte)).collect();
-    Candidate { ingredient: Ingredient::File(PathBuf::from(path)), trace: Trace::of(&values) }
+    Candidate { ingredient: Ingredient::File(PathBuf::from(path)), trace: Trace::new(&values) }
 }
 
 /// Returns the name of the first candidate of each member.
@@ -136,14 +136,14 @@ proptest! {
             0..7),
     ) {
         let observations: Vec<_> = states.iter()
-            .map(|&state| Observation { store: Digest::of(&[state]), given: String::new() })
+            .map(|&state| Observation { store: Digest::hash(&[state]), given: String::new() })
             .collect();
         let columns: Vec<_> =
             columns.into_iter().map(|column| column[..states.len()].to_vec()).collect();
         let candidates: Vec<_> = columns.iter().enumerate()
             .map(|(at, column)| Candidate {
                 ingredient: Ingredient::File(format!("{at}").into()),
-                trace: Trace::of(column),
+                trace: Trace::new(column),
             })
             .collect();
         let sets = (0..1usize << columns.len()).map(|set| {

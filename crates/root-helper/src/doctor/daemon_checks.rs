@@ -7,7 +7,7 @@ use super::super::store_context::StoreTarget;
 use anyhow::Result;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use storecache_daemon::journal::{self, Heap, Weight};
+use storecache_daemon::systemd_journal::{self, Heap, Weight};
 use storecache_daemon::{
     Daemon, DetectedDaemon, Listener, SocketExposure, UnitState, await_ready, socket_exposure,
     unit_states,
@@ -16,7 +16,7 @@ use storecache_runtime::disclosure;
 use storecache_store::{Layout, Owner};
 
 /// How long a daemon may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How much of a line of a journal is shown, in characters.
 const SHOWN: usize = 160;
 
@@ -79,8 +79,8 @@ pub fn journal(target: &StoreTarget) -> Result<Finding> {
         let found = "not read: storecache may act as root only on the store";
         return Ok(Finding::yellow(found, Some(read_journal(&units))));
     }
-    let heaps = journal::classes_of(&units)?;
-    let span = journal::SPAN;
+    let heaps = systemd_journal::classes_of(&units)?;
+    let span = systemd_journal::SPAN;
     let Some(worst) = heaps.first() else {
         return Ok(Finding::green(format!("no complaints in the last {span}")));
     };
@@ -142,7 +142,7 @@ pub fn record(_: &StoreTarget) -> Result<Finding> {
 pub fn socket(target: &StoreTarget) -> Result<Finding> {
     let socket = target.layout.socket();
     let answer = answer(target)?;
-    let owner = Owner::of(&target.layout)?.uid;
+    let owner = Owner::find(&target.layout)?.uid;
     let Some(exposure) = socket_exposure(&socket, owner)? else { return Ok(answer) };
     if answer.light == Light::Red {
         return Ok(answer);
@@ -163,8 +163,8 @@ fn answer(target: &StoreTarget) -> Result<Finding> {
         return Ok(Finding::yellow("no process listens on the socket", Some(start(target)?)));
     }
     let asked = Instant::now();
-    let patience = target.daemon_patience.min(PATIENCE);
-    Ok(match await_ready(&layout.socket(), &layout.probe(), patience) {
+    let timeout = target.daemon_timeout.min(LONGEST_WAIT);
+    Ok(match await_ready(&layout.socket(), &layout.probe(), timeout) {
         Ok(_) => Finding::green(format!("answers in {} ms", asked.elapsed().as_millis())),
         Err(e) => {
             let daemon = target.daemon().map_or(Daemon::None, |found| found.daemon);

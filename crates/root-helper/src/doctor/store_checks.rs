@@ -64,7 +64,7 @@ pub fn database(target: &StoreTarget) -> Result<Finding> {
 
 pub fn owners(target: &StoreTarget) -> Result<Finding> {
     let layout = &target.layout;
-    let owner = Owner::of(layout)?;
+    let owner = Owner::find(layout)?;
     let strangers = strangers(layout, owner)?;
     if strangers.is_empty() {
         return Ok(Finding::green(format!("all items belong to user {}", owner.uid)));
@@ -185,7 +185,7 @@ pub fn mount(target: &StoreTarget) -> Result<Finding> {
         Err(e) if e.is::<StaysReadOnly>() => e,
         Err(e) => return Err(e),
     };
-    Ok(match MountUnit::of(layout.store_dir)? {
+    Ok(match MountUnit::find(layout.store_dir)? {
         Some(unit) => {
             Finding::green(format!("read-only; a restore stops {} during the commit", unit.name))
         }

@@ -1,41 +1,28 @@
-//! The work of a guardian and a backup guardian: executing orders, and recovery after the death of the root helper.
+//! The main loop of a guardian and a backup guardian: executes the orders of the root helper until it ends or dies.
 
 use super::message_reader::Orders;
 use super::messages::{
     Answer, ArmRequest, DaemonFound, END, GuardianInit, START, STARTING, STOP, STOPPING, Stopped,
 };
-use super::restart_after_crash::restart_after_crash;
+use super::recovery::{DaemonAway, start};
+use super::restart_by_next_restore::restart_stopped_daemon;
 use super::stop_record::StopRecord;
 use crate::protocol::Phase;
 use crate::sanitize::settle;
-use crate::store_context::{StoreTarget, run_lock};
+use crate::store_context::StoreTarget;
 use anyhow::{Context, Result, anyhow, bail};
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Mode;
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use signal_hook::consts::{SIGABRT, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use std::io::{Write, stdout};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use storecache_daemon::{
-    DetectedDaemon, MountUnit, Starter, Stopper, VerifiedListener, await_ready, is_up_besides,
-    parent_of,
-};
-use storecache_runtime::retry::insist;
-use storecache_runtime::{liveness, threads};
-use storecache_store::{Layout, aside, clean_refuges, clean_up, make_writable, undo};
+use storecache_daemon::{DetectedDaemon, MountUnit, Starter, Stopper, VerifiedListener, parent_of};
+use storecache_runtime::liveness;
 
-/// How long another process may delay undoing a killed run's commit before the daemon is started anyway. A process
-/// that was killed while the disk writes for it lives on until the write is done.
-const BEFORE_START: Duration = Duration::from_millis(500);
-/// As [`BEFORE_START`], but after the daemon has started.
-const AFTER_START: Duration = Duration::from_secs(30);
-/// The least stall timeout of a start, even if the user chose a shorter one: aborting a start as it begins would
-/// leave the machine without the daemon.
-const START_LEAST: Duration = Duration::from_secs(5);
 /// How much later than the guardian the backup guardian kills a root helper that keeps the daemon stopped.
 const BACKUP_DELAY: Duration = Duration::from_secs(5);
 /// Variables that sudo and similar programs set in the environment of the programs that they start.
@@ -46,10 +33,12 @@ pub fn guard() -> u8 {
     // The guardian trusts its input, so only our root helper may start it.
     let by_hand = STARTED_BY_HAND.iter().find(|name| std::env::var_os(name).is_some());
     if let Some(name) = by_hand {
-        return tell(Err(anyhow!("{name} is set; only the root helper can start a guardian")));
+        return answer_result(Err(anyhow!(
+            "{name} is set; only the root helper can start a guardian"
+        )));
     }
     if let Err(e) = settle() {
-        return tell(Err(e));
+        return answer_result(Err(e));
     }
     // Commands that it runs for a user must not create files that every user can write to.
     rustix::process::umask(Mode::WGRP | Mode::WOTH);
@@ -67,7 +56,7 @@ pub fn guard() -> u8 {
 pub fn serve_orders() -> u8 {
     let mut orders = match Orders::begin() {
         Ok(orders) => orders,
-        Err(e) => return tell(Err(e)),
+        Err(e) => return answer_result(Err(e)),
     };
     let duty = match orders.hear(None) {
         // Nothing was changed, so there is nothing to recover.
@@ -81,30 +70,23 @@ pub fn serve_orders() -> u8 {
             answer(&Answer::Watching(told));
             duty.serve(&mut orders)
         }
-        Err(e) => tell(Err(e)),
+        Err(e) => answer_result(Err(e)),
     }
 }
 
 /// The setup of a guardian or backup guardian.
-struct GuardianState {
-    target: StoreTarget,
-    restores: bool,
-    is_backup: bool,
+pub(super) struct GuardianState {
+    pub target: StoreTarget,
+    pub restores: bool,
+    pub is_backup: bool,
     /// The other guardian, if it is alive.
-    other: Option<OwnedFd>,
+    pub other: Option<OwnedFd>,
 }
 
 /// A daemon, with everything that is needed to start it again.
 pub(super) struct RestartPlan {
     pub stopped: Stopped,
     pub starter: Starter,
-}
-
-/// A daemon that may have to be started again.
-struct DaemonAway<'a> {
-    known: &'a RestartPlan,
-    /// The stopper, if it is not known whether it has stopped the daemon.
-    half_stopped: Option<&'a Stopper<'a>>,
 }
 
 impl GuardianState {
@@ -121,7 +103,7 @@ impl GuardianState {
 
     fn begin(&self) -> Result<Vec<String>> {
         match self.restores && !self.is_backup {
-            true => restart_after_crash(&self.target),
+            true => restart_stopped_daemon(&self.target),
             false => Ok(Vec::new()),
         }
     }
@@ -135,7 +117,7 @@ impl GuardianState {
             let (known, listener, charge) = match self.find(&line) {
                 Ok(found) => found,
                 Err(e) => {
-                    tell(Err(e));
+                    answer_result(Err(e));
                     continue;
                 }
             };
@@ -145,7 +127,7 @@ impl GuardianState {
                     answer(&Answer::Ready(charge));
                     return self.serve_armed(&known, &stopper, orders);
                 }
-                Err(e) => _ = tell(Err(e)),
+                Err(e) => _ = answer_result(Err(e)),
             }
         }
         self.recover(None)
@@ -170,14 +152,14 @@ impl GuardianState {
                     back_by = self.back_by();
                     let called_off = || orders.none_waits();
                     self.record(known);
-                    tell(stopper.stop(self.target.daemon_patience, &called_off));
+                    answer_result(stopper.stop(self.target.daemon_timeout, &called_off));
                 }
                 START => {
                     liveness::enter(Phase::Daemon.name());
                     (started, back_by) = (true, None);
-                    tell(self.start(known));
+                    answer_result(self.start(known));
                 }
-                _ => _ = tell(Err(anyhow!("the daemon was already found"))),
+                _ => _ = answer_result(Err(anyhow!("the daemon was already found"))),
             }
         }
         self.recover(
@@ -196,7 +178,7 @@ impl GuardianState {
     }
 
     /// Starts the daemon and removes the record of its stop.
-    fn start(&self, known: &RestartPlan) -> Result<()> {
+    pub(super) fn start(&self, known: &RestartPlan) -> Result<()> {
         start(&self.target, known)?;
         StopRecord::remove(&self.target)
     }
@@ -223,74 +205,6 @@ impl GuardianState {
         let known = RestartPlan { stopped: Stopped { daemon, mount }, starter };
         Ok((known, listener, DaemonFound { why, warnings, runs }))
     }
-
-    /// Recovers after the death of the root helper: its locks are free, its commit may be incomplete, and it may have
-    /// stopped the daemon in `away`.
-    fn recover(&self, away: Option<DaemonAway>) -> u8 {
-        if self.is_backup {
-            self.await_other();
-        }
-        let outcome = if self.restores { self.undo(away) } else { Ok(()) };
-        clean_refuges();
-        if !self.is_backup {
-            // Recovery is complete, so the backup guardian can be killed.
-            let _ = self.other.as_ref().map(|other| pidfd_send_signal(other, Signal::KILL));
-        }
-        u8::from(outcome.is_err())
-    }
-
-    fn undo(&self, away: Option<DaemonAway>) -> Result<()> {
-        let layout = &self.target.layout;
-        let with_lock = |patience, work: fn(&Layout, &Path) -> Result<()>| -> Result<()> {
-            // Another run that has started by now does this work first.
-            let _lock = run_lock(&layout.state(), patience, &|| Ok(()))?;
-            insist(|| writing_to_store(layout, work))
-        };
-        let outcome = match away {
-            Some(away) => {
-                let _ = with_lock(BEFORE_START, undo);
-                self.start_what_is(away)
-            }
-            None => Ok(()),
-        };
-        let _ = with_lock(AFTER_START, clean_up);
-        outcome
-    }
-
-    fn start_what_is(&self, DaemonAway { known, half_stopped }: DaemonAway) -> Result<()> {
-        if let Some(stopper) = half_stopped {
-            // The daemon may still answer although it is about to end; after that, no process would start it.
-            let _ = stopper.stop(self.target.daemon_patience, &|| Ok(()));
-        }
-        // The guardian may have been killed after it had started the daemon.
-        let stopped = known.stopped.daemon.bare_process();
-        let is_up = || is_up_besides(stopped, &self.target.layout.socket()).unwrap_or(false);
-        if self.is_backup && is_up() { Ok(()) } else { self.start(known) }
-    }
-
-    /// Waits until the other guardian has ended. Unless it is killed, it ends only when recovery is complete.
-    fn await_other(&self) {
-        let Some(other) = &self.other else { return };
-        while let Err(Errno::INTR) = poll(&mut [PollFd::new(other, PollFlags::IN)], None) {}
-    }
-}
-
-/// Starts the daemon, and restores the mount of the store.
-pub(super) fn start(
-    target: &StoreTarget,
-    RestartPlan { stopped, starter }: &RestartPlan,
-) -> Result<()> {
-    let Stopped { daemon, mount } = stopped;
-    // If the mount stays, the daemon does not answer, and that is reported below.
-    let _ = mount.as_ref().map(MountUnit::stop);
-    let socket = target.layout.socket();
-    let started = starter.start(&socket, target.daemon_patience.max(START_LEAST));
-    mount.as_ref().map_or(Ok(()), MountUnit::start)?;
-    started?;
-    if !daemon.exists() {
-        return Ok(());
-    }
-    await_ready(&socket, &target.layout.probe(), target.daemon_patience).map(drop)
 }
 
 /// Returns a handle of the other guardian, or `None` if it has ended.
@@ -313,22 +227,7 @@ fn find_other(other: u32) -> Result<Option<OwnedFd>> {
     Ok(Some(handle))
 }
 
-/// Runs `work` in each directory that may contain staging, on a thread that may write to the store. The calling
-/// thread stays in the mount namespace in which the daemon has to be started.
-fn writing_to_store(layout: &Layout, work: fn(&Layout, &Path) -> Result<()>) -> Result<()> {
-    let working = || {
-        // If this is refused, the mount unit is still stopped, or there is nothing to do.
-        let writable = make_writable(&layout.store());
-        let places = [layout.store()].into_iter().chain(aside(layout));
-        places.map(|place| work(layout, &place)).fold(Ok(()), Result::and).and(writable.map(drop))
-    };
-    std::thread::scope(|scope| {
-        let helper = threads::start_in(scope, "to write to the store", working)?;
-        helper.join().unwrap_or_else(|_| bail!("the thread that writes to the store panicked"))
-    })
-}
-
-fn tell(outcome: Result<()>) -> u8 {
+fn answer_result(outcome: Result<()>) -> u8 {
     match outcome {
         Ok(()) => {
             answer(&Answer::Done);

@@ -63,12 +63,12 @@ impl Orders {
     }
 
     /// Returns whether there is input to read, which may be the end of the stream.
-    fn is_there(&self, patience: Duration) -> bool {
+    fn is_there(&self, timeout: Duration) -> bool {
         if !self.input.buffer().is_empty() {
             return true;
         }
-        let patience = Timespec { tv_sec: 0, tv_nsec: patience.subsec_nanos().into() };
-        match poll(&mut [PollFd::new(self.input.get_ref(), PollFlags::IN)], Some(&patience)) {
+        let timeout = Timespec { tv_sec: 0, tv_nsec: timeout.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(self.input.get_ref(), PollFlags::IN)], Some(&timeout)) {
             Ok(0) | Err(Errno::INTR) => false,
             // Reading returns the error.
             _ => true,
@@ -81,7 +81,7 @@ impl Orders {
     fn wake(&mut self) {
         let Some(root_helper) = getppid() else { return };
         let pid = root_helper.as_raw_nonzero().get().cast_unsigned();
-        if !ProcActivity::of(pid).is_some_and(|process| process.stopped) {
+        if !ProcActivity::read(pid).is_some_and(|process| process.stopped) {
             self.stopped = None;
         } else if self.stopped.get_or_insert_with(Instant::now).elapsed()
             >= liveness::stall_timeout() * 2

@@ -1,7 +1,7 @@
 //! The messages to and from guardians: a line of JSON, or a word.
 
-use super::super::caller::Caller;
 use super::super::protocol::StoreRequest;
+use super::super::requester_rights::Caller;
 use super::super::store_context::StoreTarget;
 use serde::{Deserialize, Serialize};
 use storecache_daemon::{Daemon, MountUnit};
@@ -19,7 +19,7 @@ pub struct WatchConfig {
 }
 
 impl WatchConfig {
-    pub fn of(target: &StoreTarget, restores: bool) -> Self {
+    pub fn new(target: &StoreTarget, restores: bool) -> Self {
         WatchConfig { store: target.request.clone(), mandate: target.request.mandate, restores }
     }
 }

@@ -14,15 +14,17 @@
 //! - `messages`: the messages to and from guardians
 //! - `handle`: the root helper's connection to one of them
 //! - `message_reader`: a guardian's connection to the root helper
-//! - `main_loop`: the work of a guardian
+//! - `main_loop`: the orders that a guardian executes
+//! - `recovery`: what a guardian does after the death of the root helper
 //! - `stop_record`: the record of a stopped daemon, for the next restore
-//! - `restart_after_crash`: starts a daemon again if the root helper and both guardians were killed
+//! - `restart_by_next_restore`: starts a daemon again if the root helper and both guardians were killed
 
 mod handle;
 mod main_loop;
 mod message_reader;
 mod messages;
-mod restart_after_crash;
+mod recovery;
+mod restart_by_next_restore;
 mod stop_record;
 
 pub use main_loop::{guard, serve_orders};

@@ -40,7 +40,7 @@ pub enum StoppedDaemon {
 
 impl StoppedDaemon {
     /// Returns what is recorded about a daemon, or `None` if the store has no daemon to stop.
-    fn of(daemon: &Daemon) -> Option<Self> {
+    fn from_daemon(daemon: &Daemon) -> Option<Self> {
         match daemon {
             Daemon::Systemd { units } => Some(StoppedDaemon::Units(units.clone())),
             Daemon::Shepherd { .. } => Some(StoppedDaemon::ShepherdService),
@@ -89,7 +89,7 @@ impl StopRecord {
     /// # Errors
     /// If no directory for records can be used, or writing fails.
     pub fn write(target: &StoreTarget, daemon: &Daemon, mount: bool) -> Result<()> {
-        let Some(stopped) = StoppedDaemon::of(daemon) else { return Ok(()) };
+        let Some(stopped) = StoppedDaemon::from_daemon(daemon) else { return Ok(()) };
         let record = StopRecord { boot_id: boot_id()?, store: identity(target)?, stopped, mount };
         RecordDirectory::open_or_make()?.write(&file_name(target)?, &serde_json::to_vec(&record)?)
     }

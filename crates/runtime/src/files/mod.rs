@@ -5,15 +5,15 @@
 //! through that descriptor: no link is followed at the last component, no existing file is truncated, and anything
 //! but a regular file is refused before a byte is read.
 
-mod kind;
+mod directory_path;
+mod file_kind;
 mod open_dir;
-mod place;
 
-pub use kind::{FileKind, kind_in};
+pub use directory_path::{DirPath, Foreign};
+pub use file_kind::{FileKind, kind_in};
 pub use open_dir::{FileFacts, NewFile, OpenDir, TEMPORARY};
-pub use place::{DirPath, Foreign};
 
-use kind::{check_regular, not_regular};
+use file_kind::{check_regular, not_regular};
 use rustix::fs::{Mode, OFlags, open};
 use std::fs::File;
 use std::io;

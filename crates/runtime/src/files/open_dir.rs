@@ -1,7 +1,7 @@
 //! An open directory, and the only access to the files in it.
 
 use super::FileKind;
-use super::kind::{check_regular, not_regular, wrong_kind};
+use super::file_kind::{check_regular, not_regular, wrong_kind};
 use rustix::fs::{
     Access, AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, Stat, accessat, fstat, linkat, mkdirat,
     openat, renameat, renameat_with, statat, unlinkat,
@@ -44,7 +44,7 @@ pub struct FileFacts {
 }
 
 impl FileFacts {
-    fn of(stat: &Stat) -> Self {
+    fn from_stat(stat: &Stat) -> Self {
         let time = |seconds: i64, nanos| (seconds, i32::try_from(nanos).unwrap_or_default());
         FileFacts {
             kind: FileKind::of_mode(stat.st_mode),
@@ -125,7 +125,7 @@ impl OpenDir {
 
     pub fn facts(&self, name: impl AsRef<OsStr>) -> Result<FileFacts> {
         let stat = statat(&self.fd, plain(name.as_ref())?, AtFlags::SYMLINK_NOFOLLOW)?;
-        Ok(FileFacts::of(&stat))
+        Ok(FileFacts::from_stat(&stat))
     }
 
     /// Checks that this process may create and remove files in the directory.

@@ -65,7 +65,7 @@ impl Queued {
 
 impl ProcActivity {
     /// Returns `None` if there is no such process, or if it is not visible.
-    pub fn of(pid: u32) -> Option<Self> {
+    pub fn read(pid: u32) -> Option<Self> {
         let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
         let threads = Self::together(tasks.filter_map(|task| Self::in_directory(&task.path())))?;
         // For the process as a whole, so that threads that have ended count too.
@@ -74,7 +74,7 @@ impl ProcActivity {
 
     /// Returns the combined state of `pids`.
     pub fn of_all(pids: &[u32]) -> Option<Self> {
-        Self::together(pids.iter().filter_map(|&pid| Self::of(pid)))
+        Self::together(pids.iter().filter_map(|&pid| Self::read(pid)))
     }
 
     /// Returns the state of a thread of this process.
@@ -182,7 +182,7 @@ impl StallTimer {
     pub fn sample_thread(&mut self, tid: u32) -> Option<String> {
         self.sample_by(|| {
             // The thread may wait for another thread of this process that waits for the disk.
-            let all = ProcActivity::of(std::process::id())?;
+            let all = ProcActivity::read(std::process::id())?;
             Some(ProcActivity {
                 waits_for_disk: all.waits_for_disk,
                 ..ProcActivity::of_thread(tid)?
@@ -245,7 +245,7 @@ impl StallTimer {
 
 /// Returns the state of a process for people: `stopped`, `waiting for a disk`, `asleep`.
 pub fn describe(pid: u32) -> &'static str {
-    match ProcActivity::of(pid) {
+    match ProcActivity::read(pid) {
         None => "gone",
         Some(process) if process.stopped => "stopped",
         Some(process) if process.waits_for_disk => "waiting for a disk",

@@ -19,7 +19,7 @@ struct State {
 }
 
 impl ByteSemaphore {
-    pub fn of(bytes: u64) -> Self {
+    pub fn new(bytes: u64) -> Self {
         let state = Mutex::new(State { limit: bytes, used: 0, closed: false });
         ByteSemaphore(Arc::new(Account { state, changed: Condvar::new() }))
     }
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn request_above_the_limit_waits_for_a_release() {
-        let allowance = ByteSemaphore::of(10);
+        let allowance = ByteSemaphore::new(10);
         let first = allowance.take(6).unwrap();
         assert!(allowance.try_take(5).is_none());
         let second = allowance.try_take(4).unwrap();
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn lone_request_is_granted_above_the_limit() {
-        let allowance = ByteSemaphore::of(10);
+        let allowance = ByteSemaphore::new(10);
         let mut large = allowance.take(50).unwrap();
         assert!(allowance.try_take(1).is_none());
         large.shrink_to(9);
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn close_wakes_waiting_requests() {
-        let allowance = ByteSemaphore::of(1);
+        let allowance = ByteSemaphore::new(1);
         let _all = allowance.take(1).unwrap();
         let waiting = {
             let allowance = allowance.clone();

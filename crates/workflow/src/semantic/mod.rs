@@ -84,7 +84,7 @@ impl Canonical {
     ///
     /// # Errors
     /// [`Unreadable`]; also if the file does not exist, or has no such job or step.
-    pub fn of(tree: &dyn Tree, file: &Path, selection: &Selection) -> Result<Self> {
+    pub fn new(tree: &dyn Tree, file: &Path, selection: &Selection) -> Result<Self> {
         let pins = Pins::new(selection.ignore_pins)?;
         let steps = ignored_pins::patterns("--workflow-steps", selection.steps)?;
         let mut reader = Reader {
@@ -143,7 +143,7 @@ impl Canonical {
                 parts.extend_from_slice(part.as_bytes());
             }
         }
-        Digest::of(&parts)
+        Digest::hash(&parts)
     }
 }
 

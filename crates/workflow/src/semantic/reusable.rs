@@ -93,18 +93,18 @@ impl Reader<'_> {
 
     fn tell_of_missing(&mut self, uses: &Pair) {
         let why = format!("is not in {}", self.tree.describe());
-        self.tell(uses, &why);
+        self.report_unread(uses, &why);
     }
 
     /// Adds a note about a path that leads out of the work tree. Only for calls by path: other actions are
     /// identified by their version.
     fn tell_of_outside(&mut self, uses: &Pair) {
         if uses.value.text().is_some_and(|text| text.trim().starts_with("./")) {
-            self.tell(uses, "leads out of the work tree");
+            self.report_unread(uses, "leads out of the work tree");
         }
     }
 
-    fn tell(&mut self, uses: &Pair, why: &str) {
+    fn report_unread(&mut self, uses: &Pair, why: &str) {
         let (file, line) = (self.file(), uses.place.line);
         let named = uses.value.text().unwrap_or_default().trim();
         self.found.notes.push(format!(
@@ -214,7 +214,7 @@ impl Reader<'_> {
             Some(digest) => *digest,
             None => {
                 let Some(content) = self.tree.read(&file)? else { return Ok(()) };
-                let digest = Digest::of(&content);
+                let digest = Digest::hash(&content);
                 self.contents.insert(file.clone(), digest);
                 digest
             }

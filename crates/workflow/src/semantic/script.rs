@@ -123,20 +123,20 @@ fn end_of(line: &str) -> End {
 mod tests {
     use super::*;
 
-    fn of(script: &str) -> String {
+    fn tidied(script: &str) -> String {
         tidy(script, None)
     }
 
     #[test]
     fn comment_lines_are_removed() {
-        assert_eq!(of("# why\nmake  \n\n   # more\n  test\n"), "make\n  test");
-        assert_eq!(of("#!/bin/sh\nmake # here\n"), "#!/bin/sh\nmake # here");
-        assert_eq!(of("echo it # don't\n# gone\n"), "echo it # don't");
-        assert_eq!(of("a \"$(b \"$c\")\" ${d#e} $'it\\'s' 'f#'\n# gone\ng"), {
+        assert_eq!(tidied("# why\nmake  \n\n   # more\n  test\n"), "make\n  test");
+        assert_eq!(tidied("#!/bin/sh\nmake # here\n"), "#!/bin/sh\nmake # here");
+        assert_eq!(tidied("echo it # don't\n# gone\n"), "echo it # don't");
+        assert_eq!(tidied("a \"$(b \"$c\")\" ${d#e} $'it\\'s' 'f#'\n# gone\ng"), {
             "a \"$(b \"$c\")\" ${d#e} $'it\\'s' 'f#'\ng"
         });
-        assert_eq!(of("a \"$(b ${c})\" 'd'\n# gone\ne"), "a \"$(b ${c})\" 'd'\ne");
-        assert_eq!(of("(a)# don't\n# gone\nb"), "(a)# don't\nb");
+        assert_eq!(tidied("a \"$(b ${c})\" 'd'\n# gone\ne"), "a \"$(b ${c})\" 'd'\ne");
+        assert_eq!(tidied("(a)# don't\n# gone\nb"), "(a)# don't\nb");
     }
 
     #[test]
@@ -168,7 +168,7 @@ mod tests {
             "make a\\ ",
             "a\r\nb",
         ] {
-            assert_eq!(of(script), script);
+            assert_eq!(tidied(script), script);
         }
     }
 

@@ -361,7 +361,7 @@ mod tests {
         }
     }
 
-    fn of(source: &str) -> String {
+    fn parsed(source: &str) -> String {
         shown(&Node::parse(source).unwrap())
     }
 
@@ -372,9 +372,9 @@ mod tests {
 
     #[test]
     fn block_texts_and_the_first_document_are_parsed() {
-        assert_eq!(of("a: |\n  one\n  two\nb: >-\n  one\n  two\n"), "{a=one\ntwo\n b=one two}");
+        assert_eq!(parsed("a: |\n  one\n  two\nb: >-\n  one\n  two\n"), "{a=one\ntwo\n b=one two}");
         assert_eq!(
-            (of(""), of("# nothing\n"), of("a: 1\n---\nb: 2\n")),
+            (parsed(""), parsed("# nothing\n"), parsed("a: 1\n---\nb: 2\n")),
             ("~".into(), "~".into(), "{a=1}".into())
         );
     }
@@ -384,7 +384,7 @@ mod tests {
         let source = "base: &base {a: 1, b: 2}\nmore: &more {b: 3, c: 4}\nall: {<<: [*base, *more], b: 9}\n\
                       one:\n  <<: *base\n  d: &d x\nlast: *d\n";
         assert_eq!(
-            of(source),
+            parsed(source),
             "{base={a=1 b=2} more={b=3 c=4} all={b=9 a=1 c=4} one={d=x a=1 b=2} last=x}"
         );
         assert_eq!(refused("a: &a [*a]\n"), "1:8: the alias *a is inside of its own anchor");
@@ -424,7 +424,7 @@ mod tests {
     fn non_text_and_duplicate_keys_are_refused() {
         assert_eq!(refused("a: 1\nb: 2\na: 3\n"), "3:1: duplicate key \"a\", first used in line 1");
         assert_eq!(refused("? [1]\n: 2\n"), "1:3: a mapping key is not text");
-        assert_eq!(of("1: a\ntrue: b\non: c\n"), "{1=a true=b on=c}");
+        assert_eq!(parsed("1: a\ntrue: b\non: c\n"), "{1=a true=b on=c}");
         assert!(refused("a: [\n").starts_with("2:1: not valid YAML"), "{}", refused("a: [\n"));
         assert!(refused("a: 'x\n").contains("not valid YAML"));
     }

@@ -39,7 +39,7 @@ mod tests {
     use super::super::Node;
     use super::*;
 
-    fn of(source: &str) -> String {
+    fn parsed(source: &str) -> String {
         let node = Node::parse(source).unwrap();
         let shown = |node: &Node| match &node.data {
             Data::Null => "~".to_owned(),
@@ -51,11 +51,14 @@ mod tests {
     #[test]
     fn equal_scalars_have_the_same_text() {
         assert_eq!(
-            of("[0x10, 0o17, 7, +7, -7, 1.10, '1.10', 1.10.0]"),
+            parsed("[0x10, 0o17, 7, +7, -7, 1.10, '1.10', 1.10.0]"),
             "16 15 7 7 -7 1.1 1.10 1.10.0"
         );
-        assert_eq!(of("[True, 'True', ~, null, '', nan, .5, 1e3]"), "true True ~ ~  nan 0.5 1000");
-        assert_eq!(of("[!!str 1.10, 0x, 0xg, '0x10', 0x-1]"), "1.10 0x 0xg 0x10 0x-1");
+        assert_eq!(
+            parsed("[True, 'True', ~, null, '', nan, .5, 1e3]"),
+            "true True ~ ~  nan 0.5 1000"
+        );
+        assert_eq!(parsed("[!!str 1.10, 0x, 0xg, '0x10', 0x-1]"), "1.10 0x 0xg 0x10 0x-1");
     }
 
     #[test]
@@ -63,7 +66,7 @@ mod tests {
         for text in
             ["12345678901234567890123", "55e1234", "66e1234", "1e-9999", "-infinity", "+nan"]
         {
-            assert_eq!(of(&format!("[{text}, 0.0]")), format!("{text} 0"));
+            assert_eq!(parsed(&format!("[{text}, 0.0]")), format!("{text} 0"));
         }
     }
 }

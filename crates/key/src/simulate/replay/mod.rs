@@ -1,6 +1,6 @@
 //! Simulates a job: look up the key, restore, build missing items, and save.
 
-use super::cache::{Cache, EntryId, Limits, New};
+use super::github_cache_model::{Cache, EntryId, Limits, New};
 use super::metrics::{Outcome, Point, Rates};
 use crate::history::Run;
 
@@ -95,7 +95,7 @@ impl Replay<'_> {
             self.outcome.prefix_complete += 1;
         }
         // A complete exact hit is not saved again; new items are, as the next generation of the key
-        // (`commands/policy.rs`).
+        // (`commands/save_policy.rs`).
         if !(exact == Some(true) && complete) {
             let base = found.map(|it| it.entry).filter(|_| self.costs.delta_share < 1.0);
             self.save(New {
@@ -151,7 +151,7 @@ mod reference;
 
 #[cfg(test)]
 mod tests {
-    use super::super::cache::SWEEP;
+    use super::super::github_cache_model::SWEEP;
     use super::*;
     use crate::history::{RunKind, Scope};
 

@@ -1,7 +1,7 @@
 //! A slow and simple reference implementation of the replay: one list of entries, scanned in full, and one
 //! step for each second.
 
-use super::super::cache::{Limits, SWEEP};
+use super::super::github_cache_model::{Limits, SWEEP};
 use super::super::metrics::Outcome;
 use super::{Costs, Happening, replay};
 use crate::history::{Run, RunKind, Scope};

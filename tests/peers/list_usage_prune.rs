@@ -360,9 +360,9 @@ fn api_error_is_one_line_and_nothing_is_deleted() {
             let what = format!("{verb:?} {call:?} {fault:?}");
             terminal.rest.inject_faults(call, std::iter::repeat_n(fault.clone(), requests));
             let stalls = matches!(fault, Fault::Stall | Fault::StallInBody);
-            let patience = if stalls { "1" } else { "10" };
+            let timeout = if stalls { "1" } else { "10" };
             let seen = terminal.rest.seen(call).len();
-            let failed = terminal.run(&[verb, &["--json", "--network-timeout", patience]].concat());
+            let failed = terminal.run(&[verb, &["--json", "--network-timeout", timeout]].concat());
             assert_eq!(failed.code(), 1, "{what}: {failed}");
             assert_eq!(terminal.rest.seen(call).len() - seen, requests, "{what}");
             let report = report(&failed);

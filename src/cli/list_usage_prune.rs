@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 use storecache_backend::Denylist;
 use storecache_backend::options::{
-    OLD, Patience, RepositoryOptions, RestApi, Secret, host, repository_name,
+    NetworkTimeouts, OLD, RepositoryOptions, RestApi, Secret, host, repository_name,
 };
 
 /// The API of github.com.
@@ -189,7 +189,7 @@ impl InventoryArgs {
                 token: Some(token),
                 pause: BETWEEN_CHANGES,
             },
-            patience: Patience { stall, answer: stall, pause: stall / 20, old: OLD },
+            timeouts: NetworkTimeouts { stall, answer: stall, pause: stall / 20, old: OLD },
         })))
     }
 }

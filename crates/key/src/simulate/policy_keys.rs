@@ -206,7 +206,7 @@ impl Reader<'_> {
             made.first().map(|it| first_half(&it.digest)).unwrap_or_default()
         };
         let Ok(bytes) = with(WorkflowMode::Bytes) else {
-            let name = first_half(&Digest::of(blob.id.as_str().as_bytes()));
+            let name = first_half(&Digest::hash(blob.id.as_str().as_bytes()));
             return Digests { bytes: name, semantic: name, fate: Read::NotHere };
         };
         let bytes = digest(&bytes);

@@ -27,7 +27,7 @@ pub struct MountUnit {
 
 impl MountUnit {
     /// Returns the unit of the mount on `path`; `None` if systemd does not run, or could not mount it again.
-    pub fn of(path: &str) -> Result<Option<Self>> {
+    pub fn find(path: &str) -> Result<Option<Self>> {
         if !systemd::is_running() {
             return Ok(None);
         }
@@ -49,7 +49,7 @@ impl MountUnit {
         if daemon.units().is_empty() {
             return Ok(None);
         }
-        let Some(mount) = Self::of(path)? else {
+        let Some(mount) = Self::find(path)? else {
             return Ok(None);
         };
         for unit in daemon.units() {
@@ -62,7 +62,7 @@ impl MountUnit {
 
     /// Removes the mount, even while processes use it: their open files stay usable.
     pub fn stop(&self) -> Result<()> {
-        let stop = systemd::Stop::of(std::slice::from_ref(&self.name));
+        let stop = systemd::Stop::new(std::slice::from_ref(&self.name));
         let Err(busy) = stop.and_then(|it| it.now(liveness::stall_timeout(), &|| Ok(()))) else {
             return Ok(());
         };

@@ -1,7 +1,7 @@
 //! The use of space in a backend as text for people.
 
+use super::entry_rows::{Amount, Cost, Eviction, Part, Usage};
 use super::format::{age, binary, columns, plural};
-use super::inventory::{Amount, Cost, Eviction, Part, Usage};
 
 /// Maximum number of rows of a table.
 const ROWS: usize = 20;

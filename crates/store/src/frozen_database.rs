@@ -119,7 +119,7 @@ impl LiveDatabase {
         // owner cannot write to.
         let directory = layout.database_dir();
         let place = StagedDir::create(&layout.state()).with_context(context)?;
-        super::merge::create_empty(layout, place.path()).with_context(context)?;
+        super::merge_database::create_empty(layout, place.path()).with_context(context)?;
         for file in ["db.sqlite", "schema"].map(|name| place.path().join(name)) {
             std::fs::set_permissions(&file, Permissions::from_mode(0o644)).with_context(context)?;
             owner.take(&file)?;
@@ -383,13 +383,13 @@ pub(super) fn columns(connection: &Connection, table: &str) -> Result<HashSet<St
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::merge::create_empty;
+    use crate::merge_database::create_empty;
 
     /// A database that no daemon has used yet, as a run leaves it that is killed during its commit.
     #[test]
     fn open_rolls_back_an_unfinished_transaction() {
         let root = tempfile::tempdir().unwrap();
-        let layout = Layout::of(StoreKind::Nix, root.path()).unwrap();
+        let layout = Layout::new(StoreKind::Nix, root.path()).unwrap();
         std::fs::create_dir_all(layout.database_dir()).unwrap();
         let elsewhere = tempfile::tempdir().unwrap();
         create_empty(&layout, elsewhere.path()).unwrap();

@@ -43,7 +43,7 @@ impl Caller {
     ///
     /// # Errors
     /// If a user other than root seems to have started this process, and it is not clear which user.
-    pub fn of(environment: &Environment, everywhere: bool) -> Result<Self> {
+    pub fn from_environment(environment: &Environment, everywhere: bool) -> Result<Self> {
         if !geteuid().is_root() {
             // Without root, this process has the rights of its user and no others, so it does not matter who that is.
             return Ok(Caller { requester: None, everywhere });
@@ -92,8 +92,8 @@ impl Caller {
     /// If the file-system root lies in a store: restoring into an item, or saving from one, is not allowed.
     pub fn apply(&mut self, store: &mut StoreRequest) -> Result<Option<String>> {
         if let Some(limit) = self.limit() {
-            store.lock_patience = store.lock_patience.min(limit);
-            store.daemon_patience = store.daemon_patience.min(limit);
+            store.lock_timeout = store.lock_timeout.min(limit);
+            store.daemon_timeout = store.daemon_timeout.min(limit);
             store.stall = store.stall.min(limit);
         }
         let us = geteuid();
@@ -162,7 +162,7 @@ fn objection(store: &mut StoreRequest, uid: u32, gid: u32) -> Result<Option<Stri
     store.root = root.to_owned();
     let groups = groups(uid, gid).into_iter().map(Gid::as_raw).collect();
     let requester = Suspects::User { uid, groups };
-    let layout = Layout::of(store.kind, root)?;
+    let layout = Layout::new(store.kind, root)?;
     // The directory of the daemon's socket is audited where the daemon is searched for.
     for place in [layout.store(), layout.database_dir(), layout.roots()] {
         if let Err(reason) = requester.follow(&place)? {

@@ -27,7 +27,7 @@ pub fn check_kind(kind: StoreKind, index: &Index) -> Result<()> {
         }
         return Ok(());
     }
-    let layout = Layout::of(kind, Path::new("/"))?;
+    let layout = Layout::new(kind, Path::new("/"))?;
     if index.items_under != layout.items_under() {
         return refuse(format!(
             "its items are under {:?}, but those of a {} store are under {:?}",

@@ -2,7 +2,7 @@
 //! with this.
 
 use super::cancel;
-use super::key_family::stem;
+use super::key_stem::stem;
 use super::open_entry::EntryKind;
 use super::resolve::skipped_in_words;
 use crate::config::InventoryOptions;
@@ -243,7 +243,7 @@ fn looked_at(
 fn layouts() -> HashMap<String, (StoreKind, String, u64)> {
     let mut known = HashMap::new();
     for kind in StoreKind::ALL {
-        let layout = Layout::of(kind, Path::new("/"));
+        let layout = Layout::new(kind, Path::new("/"));
         let store_dir = layout.map_or("", |layout| layout.store_dir);
         for system in systems() {
             for format in 1..=FORMAT {

@@ -62,9 +62,9 @@ impl StoreRequest {
         if !self.kind.has_database() && self.paths.is_empty() {
             bail!("a plain store needs --path DIR");
         }
-        for patience in [self.lock_patience, self.daemon_patience, self.stall] {
-            if patience > PATIENCE_LIMIT {
-                bail!("a timeout of {} s is longer than a year", patience.as_secs());
+        for timeout in [self.lock_timeout, self.daemon_timeout, self.stall] {
+            if timeout > PATIENCE_LIMIT {
+                bail!("a timeout of {} s is longer than a year", timeout.as_secs());
             }
         }
         if self.stall < STALL_LEAST {

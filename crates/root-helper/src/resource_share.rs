@@ -5,9 +5,9 @@
 //! guardian undoes its changes. Root gets what it requests, and so does a root helper that was started with
 //! `--everywhere`.
 
-use super::caller::Caller;
-use super::machine;
+use super::machine_limits;
 use super::protocol::PART_LIMIT;
+use super::requester_rights::Caller;
 use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use storecache_runtime::memory::{FRAME, LARGEST_FRAME, Packing, Unpacking};
@@ -40,7 +40,7 @@ impl Share {
     pub fn new(mandate: &Caller) -> Self {
         match mandate.confined() {
             None => Share { bytes: None, threads: usize::MAX },
-            Some(_) => Self::of_machine(machine::memory(), machine::processors()),
+            Some(_) => Self::of_machine(machine_limits::memory(), machine_limits::processors()),
         }
     }
 

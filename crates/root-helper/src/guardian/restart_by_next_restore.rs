@@ -5,8 +5,9 @@
 //! runs now determine what to start. A bare process cannot be started again, because how it was started was known
 //! only while it ran; that it is stopped is reported.
 
-use super::main_loop::{RestartPlan, start};
+use super::main_loop::RestartPlan;
 use super::messages::Stopped;
+use super::recovery::start;
 use super::stop_record::{StopRecord, StoppedDaemon};
 use crate::store_context::StoreTarget;
 use anyhow::{Context, Result};
@@ -18,7 +19,7 @@ const RECORD_IN_STORE: &str = ".stopped";
 
 /// Starts the daemon that a killed run has stopped, unless a daemon listens by now. Returns warnings. The root helper
 /// holds the lock that every run takes.
-pub(super) fn restart_after_crash(target: &StoreTarget) -> Result<Vec<String>> {
+pub(super) fn restart_stopped_daemon(target: &StoreTarget) -> Result<Vec<String>> {
     let mut warnings = records_in_store(target)?;
     let record = match StopRecord::read(target) {
         Ok(Some(record)) => record,

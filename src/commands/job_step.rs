@@ -22,7 +22,7 @@ pub fn step(step: &Step, task: StepCommand) -> Conclusion {
             let (outcome, done) = restore::attempt(&options);
             let ending = restore::ending(&outcome, options.fail_on_miss);
             let error = done.err().map(|e| e.to_string());
-            step.tell(Verb::Restore, &outcome, error.as_deref(), ending == Conclusion::Miss);
+            step.report(Verb::Restore, &outcome, error.as_deref(), ending == Conclusion::Miss);
             if outcome.cancelled { Conclusion::Failed } else { ending }
         }
         StepCommand::Save(mut options) => {
@@ -31,7 +31,7 @@ pub fn step(step: &Step, task: StepCommand) -> Conclusion {
             options.key.in_job = true;
             let (outcome, done) = save::attempt(&options);
             let error = done.err().map(|e| e.to_string());
-            step.tell(Verb::Save, &outcome, error.as_deref(), false);
+            step.report(Verb::Save, &outcome, error.as_deref(), false);
             if outcome.cancelled { Conclusion::Failed } else { Conclusion::Done }
         }
     }

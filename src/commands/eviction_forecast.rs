@@ -5,7 +5,7 @@
 //! `content/actions/reference/workflows-and-actions/dependency-caching.md`, and GitHub's changelog of
 //! 2025-09-29 and 2025-11-20.
 
-use super::inventory::ListedEntry;
+use super::annotated_entries::ListedEntry;
 use crate::report::{Cost, Eviction};
 use jiff::Timestamp;
 

@@ -58,9 +58,9 @@ impl Wanted {
         let start = if known.is_empty() { &b"."[..] } else { known };
         let mut directory = open_directory(base, start)?;
         for missing in prefixes(parent).filter(|prefix| prefix.len() > known.len()) {
-            make_directory(directory.as_fd(), Name::of(missing))?;
+            make_directory(directory.as_fd(), Name::parse(missing))?;
             self.keep(&mut directories, missing, None)?;
-            directory = enter(directory.as_fd(), Name::of(missing))?;
+            directory = enter(directory.as_fd(), Name::parse(missing))?;
         }
         Ok(directory)
     }
@@ -77,7 +77,7 @@ impl Wanted {
             Some(Some(_)) => bail!(SnapshotError::damaged("a directory appears twice")),
             Some(unsaid) => *unsaid = Some(attributes),
             None => {
-                make_directory(parent.as_fd(), Name::of(path))?;
+                make_directory(parent.as_fd(), Name::parse(path))?;
                 self.keep(&mut directories, path, Some(attributes))?;
             }
         }

@@ -1,7 +1,7 @@
 //! Version 2 of the cache service: three Twirp calls, as JSON with the names of its proto file.
 
 use super::cache_service::{Match, Reserved, Unfinished, Upload, refusal, unexpected};
-use super::retry_policy::Answer;
+use super::retryable_failures::Answer;
 use crate::BackendError;
 use crate::http_client::RetryingClient;
 use crate::options::Secret;

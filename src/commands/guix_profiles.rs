@@ -49,7 +49,7 @@ pub fn find(options: &Save) -> (Vec<ProfileFacts>, Vec<String>) {
 }
 
 fn find_below(root: &Path) -> Result<(Vec<ProfileFacts>, Vec<String>)> {
-    let layout = Layout::of(StoreKind::Guix, root)?;
+    let layout = Layout::new(StoreKind::Guix, root)?;
     let person = person(root)?;
     let (mut found, mut warnings) = (Vec::new(), Vec::new());
     for name in PROFILES {
@@ -124,11 +124,11 @@ impl<'a> Return<'a> {
         opened: &'a Opened,
         skipped: &'a [(String, String)],
     ) -> Result<Self> {
-        let layout = Layout::of(StoreKind::Guix, &options.store.root)?;
+        let layout = Layout::new(StoreKind::Guix, &options.store.root)?;
         let person = person(&options.store.root)?;
         let daemon = match options.dry_run {
             true => Err(anyhow::anyhow!("the daemon was not asked in a dry run")),
-            false => Client::open(&layout.socket(), Instant::now() + options.store.daemon_patience),
+            false => Client::open(&layout.socket(), Instant::now() + options.store.daemon_timeout),
         };
         Ok(Return { options, opened, skipped, layout, person, daemon })
     }

@@ -91,7 +91,7 @@ impl Daemon {
         match self {
             Daemon::Systemd { units } => systemd::replaced(units),
             Daemon::Process { pid } => Ok(Executable::look(*pid)?.replaced(*pid)),
-            Daemon::Shepherd { pid: Some(pid), .. } => Ok(Program::of(*pid)?.report(*pid)),
+            Daemon::Shepherd { pid: Some(pid), .. } => Ok(Program::open(*pid)?.report(*pid)),
             Daemon::Shepherd { pid: None, .. } | Daemon::Command { .. } | Daemon::None => Ok(None),
         }
     }

@@ -42,7 +42,7 @@ impl RetryingClient {
                 Ok(answer) => return Ok(Answer { repeated, ..answer }),
                 Err(fault) => fault,
             };
-            let RequestError::Passing { what: why, wait } = fault else {
+            let RequestError::Temporary { what: why, wait } = fault else {
                 bail!("{what}: no usable response from the cache service");
             };
             // A server that is too busy has not carried out the request. After any other failure that is unknown.
@@ -57,7 +57,7 @@ impl RetryingClient {
         request: RequestBuilder,
         expects_json: bool,
     ) -> Result<Answer, RequestError> {
-        let Whole { status, headers, body } = self.whole(request, self.patience.answer).await?;
+        let Whole { status, headers, body } = self.whole(request, self.timeouts.answer).await?;
         self.note_time(&headers);
         let wait = retry_after(&headers);
         // Azure DevOps begins its errors with a byte order mark.
@@ -71,17 +71,17 @@ impl RetryingClient {
         match status {
             // Waiting does not help here (actions/toolkit `cacheTwirpClient.ts`).
             _ if said.contains(USED_UP) => Ok(Answer { status, json, repeated: false, said }),
-            429 => Err(RequestError::Passing {
+            429 => Err(RequestError::Temporary {
                 what: with(format!("too many requests (HTTP {status})"), &said),
                 wait: wait.or(Some(Duration::ZERO)),
             }),
-            408 | 500.. => Err(RequestError::Passing {
+            408 | 500.. => Err(RequestError::Temporary {
                 what: with(format!("the server failed (HTTP {status})"), &said),
                 wait,
             }),
             // An empty body, or a response from a server in between, such as a login page.
             200..300 if json.is_null() && (expects_json || !text.trim().is_empty()) => {
-                Err(RequestError::passing(format!("the response is not JSON (HTTP {status})")))
+                Err(RequestError::temporary(format!("the response is not JSON (HTTP {status})")))
             }
             _ => Ok(Answer { status, json, repeated: false, said }),
         }
@@ -96,11 +96,13 @@ pub fn blob_fault(response: &Response) -> RequestError {
     let code: String = code.unwrap_or_default().chars().filter(|c| c.is_alphanumeric()).collect();
     let what = with(format!("the blob server answered HTTP {status}"), &code);
     match status {
-        408 | 429 | 500.. => RequestError::Passing { what, wait: retry_after(response.headers()) },
+        408 | 429 | 500.. => {
+            RequestError::Temporary { what, wait: retry_after(response.headers()) }
+        }
         401 | 403 | 410 => RequestError::Expired(what),
-        404 => RequestError::Lasting(anyhow!("the entry was deleted in the meantime ({what})")),
-        412 => RequestError::Lasting(anyhow!("the entry was changed while it was read ({what})")),
-        _ => RequestError::Lasting(anyhow!(what)),
+        404 => RequestError::Permanent(anyhow!("the entry was deleted in the meantime ({what})")),
+        412 => RequestError::Permanent(anyhow!("the entry was changed while it was read ({what})")),
+        _ => RequestError::Permanent(anyhow!(what)),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::redact::redacted;
 use super::runtime::{Engine, Names};
-use crate::options::{Patience, Secret};
+use crate::options::{NetworkTimeouts, Secret};
 use crate::retry_limits::{LONGEST_RETRY_AFTER, REQUEST_TRIES};
 use anyhow::{Result, anyhow};
 use bytes::Bytes;
@@ -31,18 +31,18 @@ const LONGEST_ANSWER: usize = 1 << 20;
 #[derive(Debug)]
 pub enum RequestError {
     /// A temporary failure. A retry may succeed, but not before the time that the server named.
-    Passing { what: String, wait: Option<Duration> },
+    Temporary { what: String, wait: Option<Duration> },
     /// The URL is not valid any more.
     Expired(String),
     /// The server sends the whole blob although a range was requested.
     NoRanges,
     /// A permanent failure.
-    Lasting(anyhow::Error),
+    Permanent(anyhow::Error),
 }
 
 impl RequestError {
-    pub fn passing(what: impl Into<String>) -> Self {
-        RequestError::Passing { what: what.into(), wait: None }
+    pub fn temporary(what: impl Into<String>) -> Self {
+        RequestError::Temporary { what: what.into(), wait: None }
     }
 }
 
@@ -72,7 +72,7 @@ pub struct RetryingClient {
     blobs: Client,
     /// Opens a new connection for every request.
     fresh: Client,
-    pub patience: Patience,
+    pub timeouts: NetworkTimeouts,
     pub token: Secret,
     /// Name of the server, for messages.
     who: &'static str,
@@ -83,7 +83,7 @@ pub struct RetryingClient {
 }
 
 impl RetryingClient {
-    pub fn new(who: &'static str, token: Secret, patience: Patience) -> Result<Self> {
+    pub fn new(who: &'static str, token: Secret, timeouts: NetworkTimeouts) -> Result<Self> {
         // Fails if another part of this process has installed one before.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let engine = Engine::start()?;
@@ -91,11 +91,11 @@ impl RetryingClient {
             let builder = || {
                 let builder = Client::builder()
                     .user_agent(concat!("storecache/", env!("CARGO_PKG_VERSION")))
-                    .connect_timeout(patience.stall)
+                    .connect_timeout(timeouts.stall)
                     .dns_resolver(Names)
                     // Lets the kernel check that an idle connection still stands.
-                    .tcp_keepalive(patience.stall / 2)
-                    .tcp_keepalive_interval((patience.stall / 6).max(Duration::from_secs(1)))
+                    .tcp_keepalive(timeouts.stall / 2)
+                    .tcp_keepalive_interval((timeouts.stall / 6).max(Duration::from_secs(1)))
                     .tcp_keepalive_retries(3)
                     .http1_only();
                 change(builder)
@@ -111,7 +111,7 @@ impl RetryingClient {
             fresh: client(|builder| {
                 builder.redirect(Policy::limited(5)).pool_max_idle_per_host(0)
             })?,
-            patience,
+            timeouts,
             token,
             who,
             called_off: OnceLock::new(),
@@ -150,7 +150,7 @@ impl RetryingClient {
     /// Returns how long to sleep before the next try. The time doubles with each failure and has a random part, so
     /// that the jobs of a matrix do not retry at the same time.
     pub fn pause(&self, failures: u32, wait: Option<Duration>) -> Duration {
-        let doubled = self.patience.pause * (1 << failures.saturating_sub(1).min(6));
+        let doubled = self.timeouts.pause * (1 << failures.saturating_sub(1).min(6));
         let random = RandomState::new().hash_one(failures) as f64 / u64::MAX as f64;
         doubled.mul_f64(0.75 + random / 2.0).max(wait.unwrap_or_default())
     }
@@ -197,7 +197,7 @@ impl RetryingClient {
     /// Makes one request to a server other than the cache service, without following redirects.
     ///
     /// # Errors
-    /// [`RequestError::Passing`] if no response came within `limit`, or if it is too long.
+    /// [`RequestError::Temporary`] if no response came within `limit`, or if it is too long.
     pub async fn once(
         &self,
         limit: Duration,
@@ -217,7 +217,7 @@ impl RetryingClient {
         let mut body = Vec::new();
         while let Some(piece) = self.within(response.chunk()).await? {
             if body.len() + piece.len() > LONGEST_ANSWER {
-                return Err(RequestError::passing("the response is too long"));
+                return Err(RequestError::temporary("the response is too long"));
             }
             body.extend_from_slice(&piece);
         }
@@ -238,12 +238,12 @@ impl RetryingClient {
             let left = limit.saturating_sub(began.elapsed());
             if left.is_zero() {
                 let time = liveness::seconds(limit);
-                return Err(RequestError::passing(format!(
+                return Err(RequestError::temporary(format!(
                     "no answer in time: no bytes received for {time}"
                 )));
             }
             match timeout(left.min(THINKING.min(limit / 4)), answer.as_mut()).await {
-                Ok(done) => return done.map_err(|e| RequestError::passing(told(&e))),
+                Ok(done) => return done.map_err(|e| RequestError::temporary(told(&e))),
                 Err(_) => liveness::alive(self.thought(began)),
             }
         }
@@ -252,7 +252,7 @@ impl RetryingClient {
     /// Sends a body. Fails if no byte moves for as long as the answer timeout.
     ///
     /// # Errors
-    /// [`RequestError::Passing`] if no response arrives.
+    /// [`RequestError::Temporary`] if no response arrives.
     pub async fn send(
         &self,
         request: RequestBuilder,
@@ -262,16 +262,18 @@ impl RetryingClient {
         let body = TrackedBody { rest: bytes, moved: Arc::clone(&moved), who: self.who };
         let mut sending = pin!(request.body(reqwest::Body::wrap(body)).send());
         // Not the stall timeout: the last bytes may still be on their way, and the server has to store them.
-        let limit = self.patience.answer;
+        let limit = self.timeouts.answer;
         loop {
             let last = *moved.lock().unwrap_or_else(PoisonError::into_inner);
             let quiet = last.elapsed();
             if quiet >= limit {
                 let seconds = limit.as_secs_f64();
-                return Err(RequestError::passing(format!("no bytes transferred for {seconds} s")));
+                return Err(RequestError::temporary(format!(
+                    "no bytes transferred for {seconds} s"
+                )));
             }
             match timeout((limit - quiet).min(THINKING.min(limit / 4)), sending.as_mut()).await {
-                Ok(done) => return done.map_err(|e| RequestError::passing(told(&e))),
+                Ok(done) => return done.map_err(|e| RequestError::temporary(told(&e))),
                 Err(_) => liveness::alive(self.thought(last)),
             }
         }
@@ -282,15 +284,15 @@ impl RetryingClient {
         &self,
         step: impl Future<Output = Result<T, reqwest::Error>>,
     ) -> Result<T, RequestError> {
-        match timeout(self.patience.stall, step).await {
+        match timeout(self.timeouts.stall, step).await {
             Ok(Ok(step)) => {
                 liveness::moved(format!("bytes from {}", self.who));
                 Ok(step)
             }
-            Ok(Err(e)) => Err(RequestError::passing(told(&e))),
+            Ok(Err(e)) => Err(RequestError::temporary(told(&e))),
             Err(_) => {
-                let seconds = self.patience.stall.as_secs_f64();
-                Err(RequestError::passing(format!("no bytes received for {seconds} s")))
+                let seconds = self.timeouts.stall.as_secs_f64();
+                Err(RequestError::temporary(format!("no bytes received for {seconds} s")))
             }
         }
     }

@@ -3,8 +3,8 @@
 //! Only rows of items that are not valid yet are added, so existing rows do not change. Row IDs differ between
 //! databases, so items are matched by path.
 
-use super::database::{BUSY, columns, open_read_write};
 use super::db_error::{of_rows, of_snapshot};
+use super::frozen_database::{BUSY, columns, open_read_write};
 use super::row_validation::{NOT_CARRIED, check, check_output};
 use super::{ItemName, Layout, LiveDatabase, Skipped, SnapshotDatabase, StoreKind, choose};
 use anyhow::{Context, Result, bail};
@@ -78,11 +78,11 @@ impl Rows {
                 columns(&empty, "ValidPaths")?
             }
         };
-        Self::of(snapshot, wanted, &live).map_err(of_snapshot)
+        Self::new(snapshot, wanted, &live).map_err(of_snapshot)
     }
 
     /// Reads the rows of `wanted`, with the columns of the live database.
-    fn of(
+    fn new(
         snapshot: &SnapshotDatabase,
         wanted: &[ItemName],
         live: &HashSet<String>,

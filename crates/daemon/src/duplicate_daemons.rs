@@ -13,7 +13,7 @@ const LISTENS: &str = "00010000";
 
 /// Returns the processes called `name` that listen on a socket bound at `socket` other than the socket of
 /// `listener`. `socket` is the path as programs inside `root` name it.
-pub fn of(name: &str, root: &Path, socket: &Path, listener: Option<u32>) -> Vec<u32> {
+pub fn find_duplicates(name: &str, root: &Path, socket: &Path, listener: Option<u32>) -> Vec<u32> {
     let live = listener.map(|pid| held(pid).collect::<HashSet<_>>()).unwrap_or_default();
     let mut lost = bound_at(socket);
     lost.retain(|socket| !live.contains(socket));

@@ -10,7 +10,7 @@ pub struct Block {
 
 impl Block {
     /// Creates an empty block of `size` bytes. Its memory is allocated with the first byte.
-    pub fn of(size: usize) -> Self {
+    pub fn new(size: usize) -> Self {
         Block { bytes: Vec::new(), size }
     }
 

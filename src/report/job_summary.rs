@@ -8,7 +8,7 @@
 use super::{BaseUse, Hit, Outcome, Seconds, format};
 use jiff::Timestamp;
 use std::fmt::Write;
-use storecache_runtime::untrusted;
+use storecache_runtime::untrusted_text;
 
 /// Maximum length of a name or key in characters. A store allows names of 243.
 const NAME: usize = 250;
@@ -359,7 +359,7 @@ fn sentence(text: &str) -> String {
 /// Escapes untrusted text, so that it is shown literally.
 fn escape(text: &str, limit: usize) -> String {
     let mut out = String::new();
-    let text = untrusted::escape(text);
+    let text = untrusted_text::escape(text);
     let count = text.chars().count();
     for c in text.chars().take(limit) {
         match c {

@@ -5,8 +5,8 @@ use super::confined_fs::{
     Identity, Name, finish_directory, finish_file, link, open_parent, parent_of, reopen,
 };
 use super::error_class::blamed_link;
+use super::extraction_targets::{Targets, Wanted};
 use super::tar_header::Attributes;
-use super::targets::{Targets, Wanted};
 use anyhow::{Context, Result, anyhow, bail};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -66,7 +66,7 @@ impl Deferred {
             }
             let (parent, below) = targets.locate(&path)?;
             let file =
-                reopen(parent.as_fd(), Name::of(&below), made).with_context(|| shown(&path))?;
+                reopen(parent.as_fd(), Name::parse(&below), made).with_context(|| shown(&path))?;
             if file.metadata()?.len() != size {
                 return damaged("parts of it are missing");
             }
@@ -76,7 +76,7 @@ impl Deferred {
             let (from, old) =
                 targets.locate(target).map_err(blamed_link).with_context(|| shown(path))?;
             let (to, new) = targets.locate(path)?;
-            link(from.as_fd(), Name::of(&old), to.as_fd(), Name::of(&new))
+            link(from.as_fd(), Name::parse(&old), to.as_fd(), Name::parse(&new))
                 .map_err(|e| blamed_link(e.into()))
                 .with_context(|| shown(path))?;
         }
@@ -112,7 +112,7 @@ fn finish_directories_of(item: &Wanted) -> Result<()> {
             Some((known, parent)) if known == parent_of(path) => parent,
             _ => open_parent(item.target.directory.as_fd(), path)?,
         };
-        finish_directory(parent.as_fd(), Name::of(path), *attributes)
+        finish_directory(parent.as_fd(), Name::parse(path), *attributes)
             .with_context(|| shown(path))?;
         opened = Some((parent_of(path), parent));
     }
