@@ -4,7 +4,6 @@
 mod support;
 
 mod architecture;
-mod bench;
 mod cli;
 mod comparison;
 mod crates;

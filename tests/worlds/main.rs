@@ -7,6 +7,7 @@ mod support;
 mod action;
 mod backend_faults;
 mod bad_input;
+mod benchmark;
 mod commit_timeouts;
 mod daemon_restart;
 mod dedup;
