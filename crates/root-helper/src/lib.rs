@@ -8,12 +8,12 @@
 //! - [`client`]: starts the root helper and talks to it, for the user process
 //! - [`protocol`]: the messages
 //! - [`mod@serve`]: the main function of the root helper
-//! - [`caller`]: on whose behalf the root helper acts, and where it may use root's rights
+//! - [`requester_rights`]: on whose behalf the root helper acts, and where it may use root's rights
 //! - [`sanitize`], [`capabilities`], [`seccomp`]: the inherited state that it resets, and the rights that it gives up
-//! - [`validate`]: limits on what a message may request
-//! - [`share`], [`machine`]: how much memory and how many threads it uses for a requester
+//! - [`request_limits`]: limits on what a message may request
+//! - [`resource_share`], [`machine_limits`]: how much memory and how many threads it uses for a requester
 //! - [`save`], [`restore_store`], [`restore_plain`], [`commit`]: the work itself
-//! - [`judge`]: consistency checks of head, index and database of a snapshot, for both processes
+//! - [`consistency_checks`]: consistency checks of head, index and database of a snapshot, for both processes
 //! - [`doctor`]: checks of a store and its daemon, partly for the user process too
 //! - [`guardian`]: the process that undoes a commit and starts the daemon again, whatever happens to the root helper
 

@@ -3,7 +3,7 @@
 //! - [`RunContext`]: phase, last activity, timeouts and cancellation of one run
 //! - [`liveness`]: timeouts on silence
 //! - [`memory`]: the memory limit of a run, and accounting for bytes
-//! - [`untrusted`]: escaping of text from snapshots, servers and file names
+//! - [`untrusted_text`]: escaping of text from snapshots, servers and file names
 //! - [`files`], [`path_audit`]: directories that other users may write to, and which accounts can change a path
 //! - [`disclosure`]: limits on what is disclosed about other processes
 //! - [`writeback`]: flushes written data to the disk while more is written
