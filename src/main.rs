@@ -10,6 +10,7 @@ use storecache::cli::{ActionPart, Cli, HelpArgs, KeyPart, KeyVerbArgs, TableArgs
 use storecache::commands::{self, Conclusion, StepCommand};
 use storecache::report;
 use storecache_root_helper as root_helper;
+use storecache_runtime::RunContext;
 use storecache_runtime::untrusted_text::escape;
 
 fn main() -> ExitCode {
@@ -18,28 +19,29 @@ fn main() -> ExitCode {
         Ok(cli) => cli.verb,
         Err(e) => return ExitCode::from(misused(&e)),
     };
+    let context = RunContext::default();
     let ending = match verb {
         Verb::Privileged(args) if args.guardian => return ExitCode::from(root_helper::guard()),
         Verb::Privileged(args) => return ExitCode::from(root_helper::serve(args.everywhere)),
-        Verb::Save(args) => run(args.options(), commands::save),
-        Verb::Restore(args) => run(args.options(), commands::restore),
+        Verb::Save(args) => run(args.options(), |it| commands::save(&context, it)),
+        Verb::Restore(args) => run(args.options(), |it| commands::restore(&context, it)),
         Verb::Key(KeyVerbArgs { part: None, show }) => run(show.options(), commands::key),
         Verb::Key(KeyVerbArgs { part: Some(part), .. }) => match part {
-            KeyPart::Diff(args) => run(args.options(), commands::diff),
-            KeyPart::Suggest(args) => run(args.options(), commands::suggest),
+            KeyPart::Diff(args) => run(args.options(), |it| commands::diff(&context, it)),
+            KeyPart::Suggest(args) => run(args.options(), |it| commands::suggest(&context, it)),
             KeyPart::Simulate(args) => run(args.options(), commands::simulate),
         },
-        Verb::Inspect(args) => run(args.options(), commands::inspect),
-        Verb::Doctor(args) => run(args.options(), commands::doctor),
+        Verb::Inspect(args) => run(args.options(), |it| commands::inspect(&context, it)),
+        Verb::Doctor(args) => run(args.options(), |it| commands::doctor(&context, it)),
         Verb::Lint(args) => run(args.options(), commands::lint),
-        Verb::List(args) => run(args.options(), commands::list),
-        Verb::Usage(args) => run(args.options(), commands::usage),
-        Verb::Prune(args) => run(args.options(), commands::prune),
-        Verb::Verify(args) => run(args.options(), commands::verify),
+        Verb::List(args) => run(args.options(), |it| commands::list(&context, it)),
+        Verb::Usage(args) => run(args.options(), |it| commands::usage(&context, it)),
+        Verb::Prune(args) => run(args.options(), |it| commands::prune(&context, it)),
+        Verb::Verify(args) => run(args.options(), |it| commands::verify(&context, it)),
         Verb::Help(args) => help(&args),
         Verb::Action(args) => match args.part {
-            ActionPart::Main => in_job(StepPart::Main),
-            ActionPart::Post => in_job(StepPart::Post),
+            ActionPart::Main => in_job(&context, StepPart::Main),
+            ActionPart::Post => in_job(&context, StepPart::Post),
             ActionPart::Inputs(form) => print(&form, &action::input_table()),
             ActionPart::Outputs(form) => print(&form, &action::output_table()),
         },
@@ -88,7 +90,7 @@ fn run<O>(options: Result<O>, command: impl FnOnce(&O) -> Result<Conclusion>) ->
 }
 
 /// Runs one step of a job: turns its inputs into the flags of a verb, and parses these like any other command line.
-fn in_job(moment: StepPart) -> u8 {
+fn in_job(context: &RunContext, moment: StepPart) -> u8 {
     let step = Step::begin(Job::of_environment(), moment);
     let parsed = step.and_then(|step| {
         let verbs = step.verbs().iter();
@@ -97,7 +99,7 @@ fn in_job(moment: StepPart) -> u8 {
     });
     match parsed {
         Ok((step, tasks)) => match tasks.into_iter().next() {
-            Some(task) => commands::step(&step, task).code(),
+            Some(task) => commands::step(context, &step, task).code(),
             None => Conclusion::Done.code(),
         },
         Err(e) => {

@@ -18,6 +18,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use storecache_entry::Digest;
+use storecache_runtime::RunContext;
 use storecache_runtime::memory::Unpacking;
 use storecache_snapshot::{
     Index, SnapshotError, Target, Unpacked, Unpacker, Verifier, write_database,
@@ -146,7 +147,7 @@ fn try_unpack(
         .iter()
         .map(|&at| (at, Target { directory: Arc::clone(&directory), name: name_of(index, at) }));
     let memory = Unpacking::on(if flags & 8 == 0 { 1 } else { 2 });
-    let unpacker = Unpacker::new(index, targets, owner, &memory)?;
+    let unpacker = Unpacker::new(&RunContext::default(), index, targets, owner, &memory)?;
     let mut numbers = index.frames_of(wanted.iter().copied());
     if flags & 2 != 0 {
         numbers.reverse();

@@ -14,6 +14,7 @@ use storecache_daemon::DaemonChoice;
 use storecache_programs::{Execution, Kind as Program, answer_with, executed};
 use storecache_root_helper::protocol::{Request, StoreRequest};
 use storecache_root_helper::{Caller, serve_orders};
+use storecache_runtime::RunContext;
 use storecache_store::StoreKind;
 
 /// If this environment variable is set, the answers, actions and executions of the guardian are printed.
@@ -237,7 +238,7 @@ fn guard(machine: &Machine, store: &StoreRequest, mandate: Caller, ward: (bool, 
     let lines = [post.to_string()].into_iter().chain(scene.orders.iter().cloned());
     let input = lines.map(|line| format!("{line}\n").into_bytes()).collect();
     answer_with(scene.answers.clone());
-    let outcome = machine.run(input, serve_orders);
+    let outcome = machine.run(input, || serve_orders(&RunContext::default()));
     storecache_runtime::disclosure::lift_limit();
     let executed = executed();
     if std::env::var_os(SHOW).is_some() {

@@ -1,7 +1,6 @@
 //! Everything that a backend holds, with the known facts about each entry. `list`, `usage` and `prune` start
 //! with this.
 
-use super::cancel;
 use super::key_stem::stem;
 use super::open_entry::EntryKind;
 use super::resolve::skipped_in_words;
@@ -19,22 +18,22 @@ use storecache_backend::github::Repository;
 use storecache_backend::object_store::Objects;
 use storecache_backend::{Directory, EntryName, Inventory, Record};
 use storecache_entry::Digest;
+use storecache_runtime::RunContext;
 use storecache_snapshot::{FORMAT, Opened, SnapshotError, cache_version_of, open};
 use storecache_store::{Layout, StoreKind, systems};
 
 /// Opens the backend that the options name.
-pub fn open_inventory(options: &InventoryOptions) -> Result<Box<dyn Inventory>> {
+#[cfg_attr(not(any(feature = "github", feature = "object-store")), expect(unused_variables))]
+pub fn open_inventory(run: &RunContext, options: &InventoryOptions) -> Result<Box<dyn Inventory>> {
     Ok(match options {
         InventoryOptions::Directory { path } => Box::new(Directory::new(path.clone(), true)),
         #[cfg(feature = "object-store")]
         InventoryOptions::Objects(store) => {
             // List entries of every layout, not only of the one that a save from here would use.
-            Box::new(Objects::new(store, "")?.called_off_by(cancel::flag()))
+            Box::new(Objects::new(run, store, "")?)
         }
         #[cfg(feature = "github")]
-        InventoryOptions::Repository(repository) => {
-            Box::new(Repository::new(repository)?.called_off_by(cancel::flag()))
-        }
+        InventoryOptions::Repository(repository) => Box::new(Repository::new(run, repository)?),
         #[cfg(not(feature = "object-store"))]
         InventoryOptions::Objects(store) => {
             return Err(not_built_in(store.address.service.scheme()));
@@ -136,7 +135,11 @@ pub fn share(size: u64, limit: u64) -> f64 {
 }
 
 /// Returns everything that the backend holds. A failure to read one entry becomes a warning.
-pub fn read(inventory: &dyn Inventory, warnings: &mut Vec<String>) -> Result<Vec<ListedEntry>> {
+pub fn read(
+    context: &RunContext,
+    inventory: &dyn Inventory,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<ListedEntry>> {
     let layouts = layouts();
     let mut all = Vec::new();
     let records = inventory.records()?;
@@ -146,7 +149,7 @@ pub fn read(inventory: &dyn Inventory, warnings: &mut Vec<String>) -> Result<Vec
     });
     warnings.extend(skipped_in_words(&skipped.collect::<Vec<_>>()));
     for record in records {
-        cancel::check()?;
+        context.check_canceled()?;
         let opened = match record.name {
             Some(_) if record.damage.is_none() => inventory.look(&record),
             _ => None,

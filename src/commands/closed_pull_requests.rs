@@ -1,11 +1,11 @@
 //! Finds which pull requests are closed: their entries are not read any more.
 
 use super::annotated_entries::ListedEntry;
-use super::cancel;
 use crate::report;
 use anyhow::Result;
 use std::collections::{BTreeMap, HashSet};
 use storecache_backend::Inventory;
+use storecache_runtime::RunContext;
 
 /// Maximum number of pull requests that are queried. A job's token has 1,000 requests an hour. Source:
 /// github/docs `content/rest/using-the-rest-api/rate-limits-for-the-rest-api.md`.
@@ -14,6 +14,7 @@ const MOST: usize = 300;
 /// Queries each pull request with entries once, those with the largest total size first. If the state is not
 /// known, adds a warning and treats the pull request as open.
 pub fn closed(
+    context: &RunContext,
     inventory: &dyn Inventory,
     all: &[ListedEntry],
     warnings: &mut Vec<String>,
@@ -36,12 +37,12 @@ pub fn closed(
         warnings.push(format!("did not query {left} with the smallest entries"));
     }
     for (number, _) in numbers.into_iter().take(MOST) {
-        cancel::check()?;
+        context.check_canceled()?;
         match inventory.is_open(number) {
             Ok(Some(false)) => drop(closed.insert(number)),
             Ok(_) => {}
             Err(e) => {
-                cancel::check()?;
+                context.check_canceled()?;
                 warnings.push(format!("cannot determine which pull requests are closed: {e:#}"));
                 // The next query would most likely fail too.
                 break;

@@ -14,6 +14,7 @@ use storecache_key::{
     ChangeKind, FILES, FileChange, KeyOptions, Moved, Repository, Side, WORKFLOW, WorkflowMode,
     diff as compare, hash_of, of_step,
 };
+use storecache_runtime::RunContext;
 use storecache_runtime::memory::Traffic;
 use storecache_snapshot::Head;
 use storecache_store::StoreKind;
@@ -26,8 +27,8 @@ const WORK_TREE: [&str; 2] = [".", "worktree"];
 const SHOWN: usize = 8;
 
 /// Prints each ingredient that differs, with its files, and whether the key changes.
-pub fn diff(options: &DiffKeys) -> Result<Conclusion> {
-    or_json(&options.look.output, run(options))
+pub fn diff(context: &RunContext, options: &DiffKeys) -> Result<Conclusion> {
+    or_json(&options.look.output, run(context, options))
 }
 
 /// One of the two states, before any of it is hashed.
@@ -39,10 +40,10 @@ struct Named {
     tree: Option<Box<dyn Tree>>,
 }
 
-fn run(options: &DiffKeys) -> Result<Conclusion> {
+fn run(context: &RunContext, options: &DiffKeys) -> Result<Conclusion> {
     let repository = Repository::here();
-    let before = find(&options.before, options, repository.as_ref())?;
-    let after = find(&options.after, options, repository.as_ref())?;
+    let before = find(context, &options.before, options, repository.as_ref())?;
+    let after = find(context, &options.after, options, repository.as_ref())?;
     let (key, mut notes) = ingredients(options, &before, &after)?;
     let (a, b) = (side(&before, &key, &mut notes), side(&after, &key, &mut notes));
     for pattern in &key.hash_files {
@@ -94,6 +95,7 @@ fn verdict(same: bool, moved: &[Moved], hashes: &[Option<String>; 2], names: [&s
 
 /// Finds a snapshot by its file or its entry, the work tree, or a commit.
 fn find(
+    context: &RunContext,
     text: &str,
     options: &DiffKeys,
     repository: Result<&Repository, &anyhow::Error>,
@@ -107,9 +109,9 @@ fn find(
     }
     let file = Path::new(text);
     let opened = if file.is_file() {
-        Some(inspect::open(&Look { file: Some(file.to_owned()), ..options.look.clone() })?)
+        Some(inspect::open(context, &Look { file: Some(file.to_owned()), ..options.look.clone() })?)
     } else {
-        EntryName::parse(text).map(|name| open_entry(options, &name)).transpose()?
+        EntryName::parse(text).map(|name| open_entry(context, options, &name)).transpose()?
     };
     if let Some(entry) = opened {
         let head = entry.opened.head;
@@ -132,10 +134,10 @@ fn tree_of(repository: &Repository, name: &str) -> Result<Box<dyn Tree>> {
     Ok(Box::new(repository.tree(name, files)))
 }
 
-fn open_entry(options: &DiffKeys, name: &EntryName) -> Result<OpenEntry> {
+fn open_entry(context: &RunContext, options: &DiffKeys, name: &EntryName) -> Result<OpenEntry> {
     // In a directory backend the kind of store does not matter.
     let kind = resolve::kind(&options.look.store).unwrap_or(StoreKind::Plain);
-    let (backend, _) = resolve::backend(&options.look.backends, kind, Traffic::default())?;
+    let (backend, _) = resolve::backend(context, &options.look.backends, kind, Traffic::default())?;
     Ok(OpenEntry::read(name.to_string(), backend.open(name)?, &mut 0)?)
 }
 

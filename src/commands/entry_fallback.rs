@@ -1,6 +1,5 @@
 //! Entries that a restore skips while it looks for one that it can use.
 
-use super::cancel;
 use super::open_entry::OpenEntry;
 use super::open_error::OpenError;
 use super::resolve::LookupNotes;
@@ -14,7 +13,8 @@ use storecache_entry::Ladder;
 use storecache_root_helper::client::RootFailure;
 use storecache_root_helper::protocol::{FrameId, Phase, SnapshotRole};
 use storecache_root_helper::{FailureKind, HelperError};
-use storecache_runtime::liveness;
+use storecache_runtime::RunContext;
+use storecache_runtime::liveness::seconds;
 use storecache_store::StoreKind;
 
 /// Time limit for trying other entries after the first damaged one, if the run has no deadline. Damage in
@@ -120,6 +120,7 @@ pub struct RejectedEntries {
 
 /// The entries that a run does not use, with the reasons.
 pub struct EntryFallback<'a> {
+    context: RunContext,
     backend: &'a dyn Backend,
     options: &'a Restore,
     /// Kind of the store.
@@ -140,6 +141,7 @@ pub struct EntryFallback<'a> {
 impl<'a> EntryFallback<'a> {
     /// Reads the known bad entries, and sweeps the quarantine.
     pub fn begin(
+        context: &RunContext,
         backend: &'a dyn Backend,
         options: &'a Restore,
         kind: StoreKind,
@@ -154,6 +156,7 @@ impl<'a> EntryFallback<'a> {
         let names = bad.clone();
         let search = Search::new(options.clocks.deadline);
         EntryFallback {
+            context: context.clone(),
             backend,
             options,
             kind,
@@ -208,7 +211,7 @@ impl<'a> EntryFallback<'a> {
         let base = entry.and_then(|entry| EntryName::parse(&entry.base.as_ref()?.name));
         let unfit = match RejectReason::from_error(&error, base.as_ref()) {
             // After a cancellation, any error may be a consequence of it.
-            Some(unfit) if !cancel::called_off() => unfit,
+            Some(unfit) if !self.context.is_canceled() => unfit,
             _ => return Err(error),
         };
         if let (RejectReason::Damaged { frame: Some(frame), .. }, Some(entry)) = (&unfit, entry) {
@@ -269,7 +272,7 @@ impl<'a> EntryFallback<'a> {
         self.rejected.passed_over.push((name.to_string(), reason));
         let Some(first) = self.first.take_if(|_| !has_time) else { return Ok(()) };
         let count = report::plural(self.search.damaged, "damaged entry");
-        let limit = liveness::seconds(self.search.limit);
+        let limit = seconds(self.search.limit);
         let tried = format!("gave up after {count} in {limit}; the newest");
         let source = Box::new(first.error);
         Err(Box::new(FirstFailure { error: RunError::NoTime { tried, source }, ..first }))

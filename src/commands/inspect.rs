@@ -14,18 +14,19 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use storecache_backend::{Backend, BackendError, Directory, ReadAt};
+use storecache_runtime::RunContext;
 use storecache_runtime::files::{OpenDir, kind_in, open_named};
 use storecache_runtime::memory::Traffic;
 use storecache_runtime::untrusted_text::Untrusted;
 use storecache_snapshot::{Index, Opened};
 
 /// Prints head and index.
-pub fn inspect(options: &Look) -> Result<Conclusion> {
-    or_json(&options.output, run(options))
+pub fn inspect(context: &RunContext, options: &Look) -> Result<Conclusion> {
+    or_json(&options.output, run(context, options))
 }
 
-fn run(options: &Look) -> Result<Conclusion> {
-    let mut entry = open(options)?;
+fn run(context: &RunContext, options: &Look) -> Result<Conclusion> {
+    let mut entry = open(context, options)?;
     let blame = match options.blame || options.html.is_some() {
         true => Some(
             size_report::measure(&mut entry).with_context(|| format!("blame {}", entry.name))?,
@@ -139,16 +140,20 @@ fn disk(opened: &Opened) -> u64 {
 
 /// Opens the snapshot that the options name: a file, or the entry that the ladder finds. Also opens its base
 /// if that is found next to the file or in the backend of the entry.
-pub fn open(options: &Look) -> Result<OpenEntry> {
-    open_found(options).map(|(entry, _)| entry)
+pub fn open(context: &RunContext, options: &Look) -> Result<OpenEntry> {
+    open_found(context, options).map(|(entry, _)| entry)
 }
 
 /// As [`open`], also with the backend that has the entry.
-pub fn open_found(options: &Look) -> Result<(OpenEntry, Option<Arc<dyn Backend>>)> {
+pub fn open_found(
+    context: &RunContext,
+    options: &Look,
+) -> Result<(OpenEntry, Option<Arc<dyn Backend>>)> {
     let Some(path) = &options.file else {
         let kind = resolve::kind(&options.store)?;
         let key = resolve::key(&options.store, &options.key, kind, None)?;
-        let (backend, warnings) = resolve::backend(&options.backends, kind, Traffic::default())?;
+        let (backend, warnings) =
+            resolve::backend(context, &options.backends, kind, Traffic::default())?;
         resolve::print_warnings(&warnings);
         let (found, notes) = resolve::find(backend.as_ref(), &key.ladder, &[])?;
         resolve::print_notes(&notes);

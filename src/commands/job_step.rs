@@ -4,6 +4,7 @@
 use super::{Conclusion, lint, restore, save};
 use crate::action::{Step, Verb};
 use crate::config::{Restore, Save};
+use storecache_runtime::RunContext;
 
 /// The command that a step runs, with its options.
 pub enum StepCommand {
@@ -12,14 +13,14 @@ pub enum StepCommand {
 }
 
 /// Runs the task and reports its result to the runner of the job.
-pub fn step(step: &Step, task: StepCommand) -> Conclusion {
+pub fn step(context: &RunContext, step: &Step, task: StepCommand) -> Conclusion {
     match task {
         StepCommand::Restore(mut options) => {
             look_at_workflow(step);
             step.tell_of_key();
             options.output.in_job = true;
             options.key.in_job = true;
-            let (outcome, done) = restore::attempt(&options);
+            let (outcome, done) = restore::attempt(context, &options);
             let ending = restore::ending(&outcome, options.fail_on_miss);
             let error = done.err().map(|e| e.to_string());
             step.report(Verb::Restore, &outcome, error.as_deref(), ending == Conclusion::Miss);
@@ -29,7 +30,7 @@ pub fn step(step: &Step, task: StepCommand) -> Conclusion {
             step.tell_of_key();
             options.output.in_job = true;
             options.key.in_job = true;
-            let (outcome, done) = save::attempt(&options);
+            let (outcome, done) = save::attempt(context, &options);
             let error = done.err().map(|e| e.to_string());
             step.report(Verb::Save, &outcome, error.as_deref(), false);
             if outcome.cancelled { Conclusion::Failed } else { Conclusion::Done }

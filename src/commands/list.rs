@@ -9,20 +9,21 @@ use jiff::Timestamp;
 use serde_json::json;
 use std::cmp::Reverse;
 use storecache_backend::{Inventory, Quarantined};
+use storecache_runtime::RunContext;
 
 /// Number of bad entries that are printed one by one.
 const SHOWN: usize = 10;
 
 /// Prints one line for each entry.
-pub fn list(options: &List) -> Result<Conclusion> {
-    or_json(&options.output, run(options))
+pub fn list(context: &RunContext, options: &List) -> Result<Conclusion> {
+    or_json(&options.output, run(context, options))
 }
 
-fn run(options: &List) -> Result<Conclusion> {
-    cancel::on_signals()?;
-    let inventory = open_inventory(&options.inventory)?;
+fn run(context: &RunContext, options: &List) -> Result<Conclusion> {
+    cancel::on_signals(context)?;
+    let inventory = open_inventory(context, &options.inventory)?;
     let mut warnings = Vec::new();
-    let mut all = read(inventory.as_ref(), &mut warnings)?;
+    let mut all = read(context, inventory.as_ref(), &mut warnings)?;
     let bytes = eviction_forecast::sum(all.iter());
     let everything = json!({
         "entries": all.len(), "bytes": bytes, "share": share(bytes, options.limit),

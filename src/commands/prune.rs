@@ -13,18 +13,19 @@ use storecache_backend::retry_limits::{
     DELETION_FAILURES, DELETION_TRIES, LONGEST_DELETION_RETRY_AFTER,
 };
 use storecache_backend::{Deleted, Inventory, InventoryError};
+use storecache_runtime::RunContext;
 
 /// Prints the plan, and carries it out if the options ask for it.
-pub fn prune(options: &Prune) -> Result<Conclusion> {
-    or_json(&options.output, run(options))
+pub fn prune(context: &RunContext, options: &Prune) -> Result<Conclusion> {
+    or_json(&options.output, run(context, options))
 }
 
-fn run(options: &Prune) -> Result<Conclusion> {
-    cancel::on_signals()?;
-    let inventory = open_inventory(&options.inventory)?;
+fn run(context: &RunContext, options: &Prune) -> Result<Conclusion> {
+    cancel::on_signals(context)?;
+    let inventory = open_inventory(context, &options.inventory)?;
     let mut warnings = Vec::new();
-    let all = read(inventory.as_ref(), &mut warnings)?;
-    let scene = look_around(inventory.as_ref(), &all, options, &mut warnings)?;
+    let all = read(context, inventory.as_ref(), &mut warnings)?;
+    let scene = look_around(context, inventory.as_ref(), &all, options, &mut warnings)?;
     if all.iter().any(|held| held.is_ours() && held.standing.is_none()) {
         warnings.push(
             "the bases of deltas cannot be read from here: older and larger entries stay if a \
@@ -39,15 +40,16 @@ fn run(options: &Prune) -> Result<Conclusion> {
     warnings.iter().for_each(|warning| report::note(format!("storecache: warning: {warning}")));
     let mut done = Done::default();
     let ended = if options.apply {
-        carry_out(inventory.as_ref(), &all, &choice, options, &mut done)
+        carry_out(context, inventory.as_ref(), &all, &choice, options, &mut done)
     } else {
         Ok(())
     };
-    finish(inventory.as_ref(), &all, &choice, options, &done, ended, &warnings)
+    finish(context, inventory.as_ref(), &all, &choice, options, &done, ended, &warnings)
 }
 
 /// Reads facts that are not in the entries. Without the default branch, no entry can be chosen.
 fn look_around(
+    context: &RunContext,
     inventory: &dyn Inventory,
     all: &[ListedEntry],
     options: &Prune,
@@ -58,7 +60,7 @@ fn look_around(
     }
     let default_branch = inventory.default_branch()?;
     let closed = match options.pruning.wants(PruneReason::Closed) {
-        true => closed_pull_requests::closed(inventory, all, warnings)?,
+        true => closed_pull_requests::closed(context, inventory, all, warnings)?,
         false => Default::default(),
     };
     Ok(RepositoryFacts { default_branch, closed })
@@ -79,6 +81,7 @@ struct Done {
 /// # Errors
 /// If it stopped early, with the reason.
 fn carry_out(
+    context: &RunContext,
     inventory: &dyn Inventory,
     all: &[ListedEntry],
     choice: &PruneChoice,
@@ -99,8 +102,8 @@ fn carry_out(
             }
             Ok(()) as Result<()>
         };
-        cancel::check()?;
-        match delete(inventory, &all[*at]) {
+        context.check_canceled()?;
+        match delete(context, inventory, &all[*at]) {
             Ok(Deleted::Now) => {
                 done.deleted.push(record.key.clone());
                 done.bytes = done.bytes.saturating_add(record.size);
@@ -111,7 +114,7 @@ fn carry_out(
                 say("gone already,".into())?;
             }
             Err(e) => {
-                if cancel::called_off() {
+                if context.is_canceled() {
                     return Err(anyhow!("canceled by a signal while {key} was being deleted"));
                 }
                 done.failed.push((record.key.clone(), format!("{e:#}")));
@@ -129,7 +132,11 @@ fn carry_out(
 }
 
 /// Deletes one entry. Retries if the backend states how long to wait.
-fn delete(inventory: &dyn Inventory, held: &ListedEntry) -> Result<Deleted, InventoryError> {
+fn delete(
+    context: &RunContext,
+    inventory: &dyn Inventory,
+    held: &ListedEntry,
+) -> Result<Deleted, InventoryError> {
     let mut tries = 1;
     loop {
         match inventory.delete(&held.record) {
@@ -140,7 +147,7 @@ fn delete(inventory: &dyn Inventory, held: &ListedEntry) -> Result<Deleted, Inve
                     "storecache: waiting {} s, as the server requested",
                     wait.as_secs()
                 ));
-                cancel::sleep(wait)?;
+                cancel::sleep(context, wait)?;
             }
             deleted => return deleted,
         }
@@ -172,6 +179,7 @@ fn print_plan(all: &[ListedEntry], choice: &PruneChoice, quiet: bool) -> Result<
 
 /// Prints the end of the report, as one object or as a line.
 fn finish(
+    context: &RunContext,
     inventory: &dyn Inventory,
     all: &[ListedEntry],
     choice: &PruneChoice,
@@ -210,7 +218,7 @@ fn finish(
             "bytes": done.bytes,
             "gone": done.gone,
             "failed": done.failed,
-            "cancelled": cancel::called_off(),
+            "cancelled": context.is_canceled(),
             "reason": ended.as_ref().err().map(|e| format!("{e:#}")),
             "warnings": warnings,
         }))?;

@@ -19,7 +19,7 @@ use storecache_entry::{Ladder, Rung};
 use storecache_key::{Key, KeyOptions};
 use storecache_root_helper::Caller;
 use storecache_root_helper::protocol::StoreRequest;
-use storecache_runtime::liveness;
+use storecache_runtime::RunContext;
 use storecache_runtime::memory::Traffic;
 use storecache_snapshot::{Opened, SnapshotError, cache_version};
 use storecache_store::{Layout, StoreKind, system};
@@ -29,7 +29,7 @@ pub fn kind(options: &StoreOptions) -> Result<StoreKind> {
     options.kind.map_or_else(|| Layout::detect(&options.root), Ok)
 }
 
-pub fn store_request(options: &StoreOptions, kind: StoreKind) -> StoreRequest {
+pub fn store_request(run: &RunContext, options: &StoreOptions, kind: StoreKind) -> StoreRequest {
     StoreRequest {
         kind,
         root: options.root.clone(),
@@ -39,7 +39,7 @@ pub fn store_request(options: &StoreOptions, kind: StoreKind) -> StoreRequest {
         shepherds: options.shepherds.clone(),
         lock_timeout: options.lock_timeout,
         daemon_timeout: options.daemon_timeout,
-        stall: liveness::stall_timeout(),
+        stall: run.stall_timeout(),
         mandate: Caller::default(),
     }
 }
@@ -86,22 +86,24 @@ fn program_version(program: &str) -> Option<String> {
 /// # Errors
 /// If the backend cannot be opened. Of several backends, if none can be opened: the error of the first.
 pub fn backend(
+    run: &RunContext,
     options: &[BackendOptions],
     kind: StoreKind,
     traffic: Traffic,
 ) -> Result<(Arc<dyn Backend>, Vec<String>)> {
-    let [one] = options else { return several(options, kind, traffic) };
-    Ok((one_backend(one, kind, traffic)?, Vec::new()))
+    let [one] = options else { return several(run, options, kind, traffic) };
+    Ok((one_backend(run, one, kind, traffic)?, Vec::new()))
 }
 
 fn several(
+    run: &RunContext,
     options: &[BackendOptions],
     kind: StoreKind,
     traffic: Traffic,
 ) -> Result<(Arc<dyn Backend>, Vec<String>)> {
     let (mut members, mut warnings, mut first) = (Vec::new(), Vec::new(), None);
     for one in options {
-        match one_backend(one, kind, traffic) {
+        match one_backend(run, one, kind, traffic) {
             Ok(member) => members.push(member),
             Err(e) => {
                 warnings.push(format!("a backend is skipped: {e:#}"));
@@ -114,8 +116,8 @@ fn several(
         (true, Some(e)) => Err(e),
         (true, None) => Err(anyhow!("no backend is configured")),
         (false, _) => {
-            let limit = limit.unwrap_or_else(liveness::stall_timeout);
-            Ok((Arc::new(FallbackBackend::new(members, limit)), warnings))
+            let limit = limit.unwrap_or_else(|| run.stall_timeout());
+            Ok((Arc::new(FallbackBackend::new(run, members, limit)), warnings))
         }
     }
 }
@@ -123,6 +125,7 @@ fn several(
 /// Opens a single backend.
 #[cfg_attr(not(any(feature = "github", feature = "object-store")), expect(unused_variables))]
 pub fn one_backend(
+    run: &RunContext,
     options: &BackendOptions,
     kind: StoreKind,
     traffic: Traffic,
@@ -136,17 +139,17 @@ pub fn one_backend(
     };
     match options {
         BackendOptions::Directory { path, sync } => {
-            Ok(Arc::new(StallGuard::new(Directory::new(path.clone(), *sync))))
+            Ok(Arc::new(StallGuard::new(run, Directory::new(path.clone(), *sync).for_run(run))))
         }
         #[cfg(feature = "object-store")]
         BackendOptions::Objects(store) => {
-            let objects = Objects::new(store, &version()?)?;
-            Ok(Arc::new(objects.within(traffic).called_off_by(super::cancel::flag())))
+            let objects = Objects::new(run, store, &version()?)?;
+            Ok(Arc::new(objects.within(traffic)))
         }
         #[cfg(feature = "github")]
         BackendOptions::GitHub(service) => {
-            let github = GitHub::new(service, &version()?)?;
-            Ok(Arc::new(github.within(traffic).called_off_by(super::cancel::flag())))
+            let github = GitHub::new(run, service, &version()?)?;
+            Ok(Arc::new(github.within(traffic)))
         }
         #[cfg(not(feature = "object-store"))]
         BackendOptions::Objects(store) => Err(not_built_in(store.address.service.scheme())),

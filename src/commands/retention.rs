@@ -1,13 +1,13 @@
 //! Chooses the entries to delete after a save: older generations of the same key that no other entry needs,
 //! and nothing else.
 
-use super::cancel;
 use super::open_entry::EntryKind;
 use anyhow::{Context, Result};
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use storecache_backend::{Backend, Entry, EntryName};
 use storecache_entry::Rung;
+use storecache_runtime::RunContext;
 
 /// Superseded entries that were deleted, and those that stay.
 pub struct Retained {
@@ -21,6 +21,7 @@ pub struct Retained {
 /// written by now, so a failure becomes a warning, and the next save deletes the rest. Known `bad` entries do
 /// not count as generations.
 pub fn retain(
+    context: &RunContext,
     backend: &dyn Backend,
     written: &Entry,
     keep: NonZeroUsize,
@@ -36,11 +37,11 @@ pub fn retain(
         unneeded(superseded(entries, written, keep, bad), written, &all, &standing)
     });
     let (deleted, warning) = match chosen {
-        Ok(superseded) => delete(backend, &superseded),
+        Ok(superseded) => delete(context, backend, &superseded),
         Err(e) => (Vec::new(), Some(format!("superseded entries stay: {e:#}"))),
     };
     // After a cancellation, any failure may be a consequence of it.
-    Retained { deleted, warning: warning.filter(|_| !cancel::called_off()) }
+    Retained { deleted, warning: warning.filter(|_| !context.is_canceled()) }
 }
 
 /// First step of the choice: the old entries, newest first, and the `bad` ones.
@@ -88,10 +89,14 @@ fn unneeded(
 }
 
 /// Deletes entries until one cannot be deleted. Returns the names of the deleted ones, and a warning about the others.
-fn delete(backend: &dyn Backend, entries: &[Entry]) -> (Vec<String>, Option<String>) {
+fn delete(
+    context: &RunContext,
+    backend: &dyn Backend,
+    entries: &[Entry],
+) -> (Vec<String>, Option<String>) {
     let mut deleted = Vec::new();
     for entry in entries {
-        if cancel::called_off() {
+        if context.is_canceled() {
             break;
         }
         if let Err(e) = backend.delete(entry) {

@@ -4,13 +4,14 @@ use super::job_state::State;
 use super::open_entry::OpenEntry;
 use super::open_error::OpenError;
 use super::run_error::in_one_line;
-use super::{cancel, resolve, trust};
+use super::{resolve, trust};
 use crate::config::{JobStatus, Policy, SavePolicy, Trust};
 use crate::report;
 use anyhow::{Result, anyhow};
 use storecache_backend::{Backend, EntryName};
 use storecache_entry::Ladder;
 use storecache_root_helper::protocol::{Growth, KnownItem};
+use storecache_runtime::RunContext;
 
 /// Returns why nothing is to be saved, as far as that is known before anything is read.
 pub fn before_all(policy: &SavePolicy) -> Option<String> {
@@ -41,6 +42,7 @@ impl Newest {
     /// # Errors
     /// If the entry cannot be read, so that it is to be superseded too.
     pub fn read(
+        context: &RunContext,
         policy: &SavePolicy,
         entry: Option<(&EntryName, &Result<OpenEntry, OpenError>)>,
         bad: &[EntryName],
@@ -62,7 +64,7 @@ impl Newest {
         match opened {
             Ok(opened) => Ok(Some(Newest { name, holds: held(opened), fell_short })),
             // The save ends at once because of the cancellation.
-            Err(_) if cancel::called_off() => Ok(None),
+            Err(_) if context.is_canceled() => Ok(None),
             Err(e) => {
                 let reason = in_one_line(e);
                 Err(anyhow!("{name} cannot be read and will be superseded: {reason}"))

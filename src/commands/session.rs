@@ -11,7 +11,7 @@ use storecache_key::{Key, KeyOptions};
 use storecache_root_helper::HelperError;
 use storecache_root_helper::client::RootHelperProcess;
 use storecache_root_helper::protocol::{Phase, StoreRequest};
-use storecache_runtime::liveness;
+use storecache_runtime::RunContext;
 use storecache_runtime::memory::Traffic;
 
 /// A run with its root helper and its key.
@@ -27,6 +27,7 @@ pub struct Session {
 /// Store, backend and key of a run, as far as they are known, and its phase.
 #[derive(Default)]
 pub struct RunFacts {
+    pub context: RunContext,
     pub command: &'static str,
     pub dry_run: bool,
     pub phase: Phase,
@@ -37,14 +38,14 @@ pub struct RunFacts {
 }
 
 impl RunFacts {
-    pub fn new(command: &'static str, dry_run: bool) -> Self {
-        RunFacts { command, dry_run, ..RunFacts::default() }
+    pub fn new(context: &RunContext, command: &'static str, dry_run: bool) -> Self {
+        RunFacts { context: context.clone(), command, dry_run, ..RunFacts::default() }
     }
 
     /// Records that a phase begins.
     pub fn enter(&mut self, phase: Phase) {
         self.phase = phase;
-        liveness::enter(phase.name());
+        self.context.begin_phase(phase.name());
     }
 
     /// Determines store and key, and starts the root helper for the store.
@@ -61,19 +62,19 @@ impl RunFacts {
             progress = progress.in_job();
         }
         self.enter(Phase::Start);
-        report::tell_signs(self.command, &progress);
+        report::tell_signs(&self.context, self.command, &progress);
         progress.fold(&format!("{}: find the store and the key", self.command));
         let kind = resolve::kind(store)?;
         self.store = kind.to_string();
-        let (backend, warnings) = resolve::backend(backends, kind, traffic)?;
+        let (backend, warnings) = resolve::backend(&self.context, backends, kind, traffic)?;
         self.warnings.extend(warnings);
         self.backend = backend.describe();
-        let cancelled = cancel::on_signals()?;
+        cancel::on_signals(&self.context)?;
         if output.in_job {
-            cancel::when_input_closes(&cancelled)?;
+            cancel::when_input_closes(&self.context)?;
         }
-        let mut request = resolve::store_request(store, kind);
-        let mut root = RootHelperProcess::start(&cancelled, &request)?;
+        let mut request = resolve::store_request(&self.context, store, kind);
+        let mut root = RootHelperProcess::start(&self.context, &request)?;
         report::ready();
         request.asks_version = key.key.is_none() && key.version.is_none();
         let facts = root.survey(&request)?;
@@ -111,7 +112,7 @@ impl RunFacts {
             self.phase = failure.phase;
         }
         let command = self.command;
-        match liveness::first_timeout() {
+        match self.context.first_timeout() {
             // Failures after a timeout are consequences of it. An error that the root helper reports is
             // independent of it.
             Some(cut) if by_helper.is_none() => Failure {
@@ -122,7 +123,7 @@ impl RunFacts {
             _ => Failure {
                 line: format!("{command}: {}: {}", self.phase.name(), in_one_line(error)),
                 cut: None,
-                cancelled: cancel::called_off() && by_helper.is_none()
+                cancelled: self.context.is_canceled() && by_helper.is_none()
                     || matches!(error, RunError::Helper(HelperError::Cancelled(_))),
             },
         }

@@ -13,18 +13,19 @@ use jiff::Timestamp;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use storecache_backend::{Directory, EntryName, Inventory};
+use storecache_runtime::RunContext;
 
 const DAY: i64 = 24 * 60 * 60;
 
 /// Prints the tables.
-pub fn usage(options: &Asked) -> Result<Conclusion> {
-    or_json(&options.output, run(options))
+pub fn usage(context: &RunContext, options: &Asked) -> Result<Conclusion> {
+    or_json(&options.output, run(context, options))
 }
 
-fn run(options: &Asked) -> Result<Conclusion> {
-    cancel::on_signals()?;
-    let inventory = open_inventory(&options.inventory)?;
-    let (usage, newest) = count(inventory.as_ref(), options)?;
+fn run(context: &RunContext, options: &Asked) -> Result<Conclusion> {
+    cancel::on_signals(context)?;
+    let inventory = open_inventory(context, &options.inventory)?;
+    let (usage, newest) = count(context, inventory.as_ref(), options)?;
     if let Some(path) = &options.html {
         html_file::write(&page_of(&usage, options, newest), path)?;
         report::note(format!("storecache: the page is in {}", path.display()));
@@ -78,20 +79,24 @@ fn blame_of(options: &InventoryOptions, name: &EntryName) -> Result<Option<Blame
 }
 
 /// Counts everything that is printed or drawn. Also returns the newest entry that can be restored.
-fn count(inventory: &dyn Inventory, options: &Asked) -> Result<(Usage, Option<EntryName>)> {
+fn count(
+    context: &RunContext,
+    inventory: &dyn Inventory,
+    options: &Asked,
+) -> Result<(Usage, Option<EntryName>)> {
     let mut warnings = Vec::new();
-    let mut all = read(inventory, &mut warnings)?;
+    let mut all = read(context, inventory, &mut warnings)?;
     all.sort_by(|a, b| b.record.created.cmp(&a.record.created).then(a.record.id.cmp(&b.record.id)));
     let asked = if all.is_empty() { Ok(None) } else { inventory.default_branch() };
     let default_branch = match asked {
         Ok(branch) => branch,
         Err(e) => {
-            cancel::check()?;
+            context.check_canceled()?;
             warnings.push(format!("more entries than listed may be deleted: {e:#}"));
             None
         }
     };
-    let closed = closed_pull_requests::closed(inventory, &all, &mut warnings)?;
+    let closed = closed_pull_requests::closed(context, inventory, &all, &mut warnings)?;
     let scene = RepositoryFacts { default_branch, closed };
     let (limit, now) = (options.limit, Timestamp::now());
     // Entries of all tools, whether they may be deleted or not.

@@ -5,25 +5,25 @@ use super::open_entry::OpenEntry;
 use super::{Conclusion, cancel, or_json, trust};
 use crate::config::Look;
 use crate::report::{self, Progress};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::json;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 use storecache_backend::EntryName;
 use storecache_root_helper::consistency_checks::{check_database, check_kind};
 use storecache_root_helper::protocol::{FrameId, SnapshotRole};
+use storecache_runtime::RunContext;
 use storecache_snapshot::{SnapshotError, Verified, Verifier};
 use storecache_store::StoreKind;
 
 /// Reads every frame and checks digests, members, index and database against each other.
-pub fn verify(options: &Look) -> Result<Conclusion> {
-    or_json(&options.output, run(options))
+pub fn verify(context: &RunContext, options: &Look) -> Result<Conclusion> {
+    or_json(&options.output, run(context, options))
 }
 
-fn run(options: &Look) -> Result<Conclusion> {
+fn run(context: &RunContext, options: &Look) -> Result<Conclusion> {
     let started = Instant::now();
-    let cancelled = cancel::on_signals()?;
-    let (mut entry, backend) = open_found(options)?;
+    cancel::on_signals(context)?;
+    let (mut entry, backend) = open_found(context, options)?;
     let name = entry.name.clone();
     let mut signatures = Vec::new();
     for file in [&entry].into_iter().chain(entry.base.as_deref()) {
@@ -42,9 +42,7 @@ fn run(options: &Look) -> Result<Conclusion> {
 
     let mut read = 0;
     let mut advance = |count| {
-        if cancelled.load(Ordering::Relaxed) {
-            bail!(storecache_runtime::liveness::cancel_reason());
-        }
+        context.check_canceled()?;
         read += count;
         progress.at(read, None);
         Ok(())

@@ -8,18 +8,19 @@ use super::progress::Progress;
 use sd_notify::NotifyState;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use storecache_runtime::liveness::{self, Activity};
+use storecache_runtime::RunContext;
+use storecache_runtime::liveness::Activity;
 use storecache_runtime::untrusted_text::escape;
 
 /// Minimum time between messages for people while a run is active without progress.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
 
-/// Starts reporting activity.
-pub fn tell_signs(command: &'static str, progress: &Progress) {
+/// Starts reporting the activity of `run`.
+pub fn tell_signs(run: &RunContext, command: &'static str, progress: &Progress) {
     let voice = progress.voice();
-    let every = ALIVE_EVERY.min(liveness::stall_timeout() / 3);
+    let every = ALIVE_EVERY.min(run.stall_timeout() / 3);
     let last = Mutex::new(Instant::now());
-    liveness::process_run().set_listener(move |phase, activity, text| {
+    run.set_listener(move |phase, activity, text| {
         notify(&[
             NotifyState::Watchdog,
             // A line break would begin another field (`man 3 sd_notify`).
@@ -42,8 +43,8 @@ pub fn ready() {
 }
 
 /// Reports that only the final report remains to be printed.
-pub fn stopping() {
-    liveness::process_run().remove_listener();
+pub fn stopping(run: &RunContext) {
+    run.remove_listener();
     notify(&[NotifyState::Stopping]);
 }
 

@@ -16,6 +16,7 @@ mod key;
 mod key_simulate;
 mod lint;
 mod lint_rules;
+mod process_globals;
 mod prose;
 mod step_workflow;
 mod threat_model;

@@ -17,7 +17,7 @@ const ALLOWED: [&str; 6] = [
 const TREES: [&str; 6] = ["src", "crates", "tests", "benches", "fuzz", "scripts"];
 
 /// Adds every Rust source below `directory`, except for build output.
-fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
+pub fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).into_iter().flatten() {
         let path = entry.unwrap().path();
         if path.is_dir() && !path.ends_with("target") {

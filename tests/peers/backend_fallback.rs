@@ -14,6 +14,7 @@ use serde_json::Value;
 use storecache_backend::options::Service;
 use storecache_backend::{Backend, EntryList, FallbackBackend};
 use storecache_entry::Rung;
+use storecache_runtime::RunContext;
 
 const TOOL: &str = "/opt/tool";
 
@@ -148,7 +149,8 @@ fn fallback_does_not_ask_a_stalled_backend_again() {
     let scene = TwoBackends::new();
     scene.first.inject_faults("", Fault::Hang, 0, 1000);
     let members = [&scene.first, &scene.second].map(|it| Arc::new(it.open()) as Arc<dyn Backend>);
-    let several = FallbackBackend::new(members.into(), Duration::from_secs(2));
+    let several =
+        FallbackBackend::new(&RunContext::default(), members.into(), Duration::from_secs(2));
     for times in [1, 0, 0] {
         let (_, notes) = several.entries(&Rung::Prefix("k-".into())).unwrap();
         // Each stall timeout that was waited for is reported.

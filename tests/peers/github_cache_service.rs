@@ -22,6 +22,7 @@ use storecache_backend::options::{
 };
 use storecache_backend::{Backend, BackendError, EntryName, Refused};
 use storecache_entry::Rung;
+use storecache_runtime::RunContext;
 
 const TOOL: &str = "/opt/tool";
 
@@ -57,7 +58,7 @@ fn job(service: &CacheService) -> GitHubService {
 }
 
 fn backend_of(options: &GitHubService) -> GitHub {
-    GitHub::new(options, VERSION).unwrap().with_blocks_of(BLOCK)
+    GitHub::new(&RunContext::default(), options, VERSION).unwrap().with_blocks_of(BLOCK)
 }
 
 fn backend(service: &CacheService, version: Version) -> GitHub {
@@ -1056,7 +1057,9 @@ fn official_client_and_storecache_read_each_others_entries() {
     let said = official("save", theirs);
     assert_eq!(service.keys(), [theirs], "{said}");
     let version = service.version_of(theirs);
-    let backend = GitHub::new(&job(&service), &version).unwrap().with_blocks_of(BLOCK);
+    let backend = GitHub::new(&RunContext::default(), &job(&service), &version)
+        .unwrap()
+        .with_blocks_of(BLOCK);
     let archive = azurite.content(&service.blob_of(theirs));
     assert!(fetch(&backend, "peer").unwrap() == archive, "what they save we fetch");
 
@@ -1109,7 +1112,9 @@ fn official_client_reads_our_entries_through_the_azure_sdk() {
     let theirs = "peer.20261122T095523.123456Z";
     official("save", theirs);
     let version = service.version_of(theirs);
-    let backend = GitHub::new(&job(&service), &version).unwrap().with_blocks_of(5_000_000);
+    let backend = GitHub::new(&RunContext::default(), &job(&service), &version)
+        .unwrap()
+        .with_blocks_of(5_000_000);
     let archive = fetch(&backend, "peer").unwrap();
     let ours = save(&backend, "ours", &archive).unwrap().to_string();
     std::fs::remove_dir_all(&data).unwrap();

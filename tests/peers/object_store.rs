@@ -17,6 +17,7 @@ use storecache_backend::{
     QuarantineList, Quarantined, Refused,
 };
 use storecache_entry::Rung;
+use storecache_runtime::RunContext;
 use storecache_runtime::memory::Traffic;
 
 const TOOL: &str = "/opt/tool";
@@ -147,7 +148,9 @@ fn find_returns_newest_entry_of_the_first_matching_key() {
         assert_eq!(all[1].name, names[2], "{service:?}: newest first");
         assert!(find(&backend, &[Rung::Exact("k-a".into())], &[]).unwrap().is_none());
 
-        let other = Objects::new(&server.options(), &VERSION.replace('5', "6")).unwrap();
+        let other =
+            Objects::new(&RunContext::default(), &server.options(), &VERSION.replace('5', "6"))
+                .unwrap();
         assert!(find(&other, &rungs, &[]).unwrap().is_none(), "{service:?}");
 
         // The inventory has the entries of all layouts, and no internal objects.
@@ -424,23 +427,23 @@ fn missing_credentials_or_https_is_an_error_without_secrets() {
         let server = ObjectServer::start(service);
         let mut options = server.options();
         options.settings.retain(|(name, _)| !name.ends_with("ALLOW_HTTP"));
-        let insecure = Objects::new(&options, VERSION).unwrap();
+        let insecure = Objects::new(&RunContext::default(), &options, VERSION).unwrap();
         let error = line(find(&insecure, &[Rung::Exact("k".into())], &[]));
         assert!(error.contains("does not use https") && error.contains("ALLOW_HTTP"), "{error}");
         options.settings.clear();
-        let error = line(Objects::new(&options, VERSION));
+        let error = line(Objects::new(&RunContext::default(), &options, VERSION));
         assert!(error.contains("no credentials in the environment: set "), "{error}");
     }
     let server = ObjectServer::start(Service::Azure);
     let mut options = server.options();
     let key = options.settings.iter_mut().find(|(name, _)| name.ends_with("ACCOUNT_KEY"));
     key.unwrap().1 = Secret::new("bm8=");
-    let backend = Objects::new(&options, VERSION).unwrap();
+    let backend = Objects::new(&RunContext::default(), &options, VERSION).unwrap();
     let error = line(find(&backend, &[Rung::Exact("k".into())], &[]));
     assert!(error.contains("HTTP 403"), "{error}");
     let mut options = server.options();
     options.address.bucket = "nowhere".into();
-    let backend = Objects::new(&options, VERSION).unwrap();
+    let backend = Objects::new(&RunContext::default(), &options, VERSION).unwrap();
     let error = line(find(&backend, &[Rung::Exact("k".into())], &[]));
     assert!(error.contains("there is no such bucket"), "{error}");
     assert!(!format!("{options:?}").contains(azurite::KEY));

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use storecache_runtime::RunContext;
 use storecache_runtime::memory::Unpacking;
 use storecache_snapshot::{
     Continuation, Frame, Head, Index, ItemEntry, Origin, StoreFacts, Target, Unpacked, Unpacker,
@@ -85,7 +86,8 @@ impl ExtractDir {
             (at, Target { directory, name })
         });
         let index = Arc::new(index.clone());
-        let unpacker = Unpacker::new(&index, targets, owner, &Unpacking::on(threads))?;
+        let unpacker =
+            Unpacker::new(&RunContext::default(), &index, targets, owner, &Unpacking::on(threads))?;
         for (number, frame) in (0..).zip(frames) {
             unpacker.submit(number, frame.bytes.clone())?;
         }

@@ -13,6 +13,7 @@ use storecache_daemon::await_ready;
 use super::store_checks::Registration;
 use super::world::World;
 use super::world_runs::{StoreState, leftovers, record_state};
+use storecache_runtime::RunContext;
 
 /// The documented limit: the daemon answers within this time after a run, however the run ended.
 const DAEMON_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
@@ -145,7 +146,7 @@ pub fn daemon_answers(world: &World) -> Result<Duration, String> {
     let socket = world.host(world.state()).join("daemon-socket/socket");
     let probe = format!("{}/{}-nothing", world.store(), "0".repeat(32));
     let started = Instant::now();
-    match await_ready(&socket, &probe, DAEMON_ANSWERS_WITHIN) {
+    match await_ready(&RunContext::default(), &socket, &probe, DAEMON_ANSWERS_WITHIN) {
         Ok(_) => Ok(started.elapsed()),
         Err(e) => Err(format!("{e:#}")),
     }

@@ -13,6 +13,7 @@ use storecache_backend::options::{Address, NetworkTimeouts, ObjectStore, Secret,
 
 use super::azurite::{self, Azurite, NodeServer};
 use super::plain_env::output;
+use storecache_runtime::RunContext;
 
 /// Layout of the entries that tests write themselves.
 pub const VERSION: &str = "5f7f8dc1d8dd0a5a0d1d32b1a3a3a95d5ac1d5d1f5c7b60e7a2aa1c1f3bd2b4e";
@@ -126,7 +127,7 @@ impl ObjectServer {
     }
 
     pub fn open(&self) -> Objects {
-        Objects::new(&self.options(), VERSION).unwrap()
+        Objects::new(&RunContext::default(), &self.options(), VERSION).unwrap()
     }
 
     /// Injects a fault into `count` requests whose request line, as in `PUT /bucket/key?query`, matches the

@@ -12,6 +12,7 @@ use rustix::process::{Signal, kill_process};
 use storecache_daemon::DaemonChoice;
 use storecache_root_helper::protocol::StoreRequest;
 use storecache_root_helper::{ArmRequest, Caller, Guardian, WatchConfig};
+use storecache_runtime::RunContext;
 use storecache_store::StoreKind;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -602,7 +603,7 @@ fn guardian_starts_the_daemon_after_a_panic() {
     let ward = WatchConfig { store, mandate, restores: true };
     let program = Path::new(env!("CARGO_BIN_EXE_storecache"));
     let panicked = std::panic::catch_unwind(|| {
-        let mut guardian = Guardian::wait_with(program).unwrap();
+        let mut guardian = Guardian::wait_with(&RunContext::default(), program).unwrap();
         guardian.watch(&ward).unwrap();
         let _armed = guardian.arm(&ArmRequest { takes_mount: false }).unwrap();
         assert!(!started.exists());

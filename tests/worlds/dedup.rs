@@ -16,6 +16,7 @@ use crate::support::world_runs::{assert_same, flags, record_state, restore, run,
 use crate::support::{Backend, Fixture, PackageManager, Role, World, poll, procfs, tree_digest};
 use rustix::process::Signal;
 use storecache_entry::Digest;
+use storecache_runtime::RunContext;
 use storecache_runtime::memory::Packing;
 use storecache_snapshot::{
     Frame, Head, Index, ItemEntry, Opened, Origin, PackInput, PackOptions, SnapshotWriter,
@@ -481,7 +482,7 @@ fn packed(
         each(&frame);
         Ok(writer.frame(frame)?)
     };
-    let packed = pack(None, inputs.collect(), &options, &mut sink)?;
+    let packed = pack(&RunContext::default(), None, inputs.collect(), &options, &mut sink)?;
     Ok(writer.finish("nix/store", packed.items, packed.database, None, None).unwrap().0)
 }
 

@@ -18,6 +18,7 @@ use crate::support::world_runs::{attempt, report};
 use crate::support::{Backend, Entry, Fixture, Role, World, tree_digest};
 use serde_json::Value;
 use storecache_entry::Digest;
+use storecache_runtime::RunContext;
 use storecache_runtime::memory::Packing;
 use storecache_snapshot::{
     DatabaseEntry, Frame, FrameEntry, Head, Index, ItemEntry, Opened, Origin, PackInput,
@@ -772,7 +773,8 @@ impl GoldenInput {
             memory: Packing::on(2),
         };
         let mut sink = |frame: Frame| Ok(writer.frame(frame)?);
-        let packed = pack(database, inputs.collect(), &options, &mut sink).unwrap();
+        let packed =
+            pack(&RunContext::default(), database, inputs.collect(), &options, &mut sink).unwrap();
         writer.finish(items_under, packed.items, packed.database, None, rows_only).unwrap().0
     }
 }

@@ -16,10 +16,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use storecache_entry::Rung;
-use storecache_runtime::liveness::{process_run, run_blocking_for};
+use storecache_runtime::RunContext;
+use storecache_runtime::liveness::run_blocking_for;
 
 /// Several backends, combined.
 pub struct FallbackBackend {
+    run: RunContext,
     /// In order of preference.
     members: Vec<Arc<dyn Backend>>,
     /// How long to wait for one member if there is another.
@@ -41,9 +43,9 @@ struct State {
 type Request<T> = Box<dyn FnOnce(&dyn Backend) -> Result<T, BackendError> + Send>;
 
 impl FallbackBackend {
-    /// Combines backends.
-    pub fn new(members: Vec<Arc<dyn Backend>>, limit: Duration) -> Self {
-        FallbackBackend { members, limit, state: Mutex::default() }
+    /// Combines backends for `run`.
+    pub fn new(run: &RunContext, members: Vec<Arc<dyn Backend>>, limit: Duration) -> Self {
+        FallbackBackend { run: run.clone(), members, limit, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -73,7 +75,7 @@ impl FallbackBackend {
         if !others {
             return request(member.as_ref());
         }
-        run_blocking_for(process_run(), &member.describe(), self.limit, move || {
+        run_blocking_for(&self.run, &member.describe(), self.limit, move || {
             Ok(request(member.as_ref()))
         })?
     }
@@ -103,7 +105,7 @@ impl FallbackBackend {
                     }
                     continue;
                 }
-                Err(error) if process_run().is_canceled() => return Err(error),
+                Err(error) if self.run.is_canceled() => return Err(error),
                 Err(error) => error,
             };
             let name = self.members[at].describe();

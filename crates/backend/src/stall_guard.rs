@@ -12,111 +12,118 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use storecache_entry::Rung;
-use storecache_runtime::liveness::{self, BlockingWorker, process_run, run_blocking};
+use storecache_runtime::RunContext;
+use storecache_runtime::liveness::{BlockingWorker, run_blocking};
 
 /// Bytes to read or write at a time. Each piece is copied, and counts as activity.
 const PIECE: usize = 1 << 20;
 
 /// A backend whose blocking calls run on worker threads.
-pub struct StallGuard<B>(Arc<B>);
+pub struct StallGuard<B> {
+    run: RunContext,
+    backend: Arc<B>,
+}
 
 impl<B: Backend + 'static> StallGuard<B> {
-    pub fn new(backend: B) -> Self {
-        StallGuard(Arc::new(backend))
+    pub fn new(run: &RunContext, backend: B) -> Self {
+        StallGuard { run: run.clone(), backend: Arc::new(backend) }
     }
 
-    fn run<T: Send + 'static, E: From<anyhow::Error> + Send + 'static>(
+    fn call<T: Send + 'static, E: From<anyhow::Error> + Send + 'static>(
         &self,
         work: impl FnOnce(&B) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E> {
-        let backend = Arc::clone(&self.0);
-        run_blocking(process_run(), self.0.describe(), move || work(&backend))?
+        let backend = Arc::clone(&self.backend);
+        run_blocking(&self.run, self.backend.describe(), move || work(&backend))?
     }
 }
 
 impl<B: Backend + 'static> Backend for StallGuard<B> {
     fn describe(&self) -> String {
-        self.0.describe()
+        self.backend.describe()
     }
 
     fn open(&self, name: &EntryName) -> Result<Box<dyn ReadAt>, BackendError> {
         let name = name.clone();
-        let reader = self.run(move |backend| backend.open(&name))?;
+        let reader = self.call(move |backend| backend.open(&name))?;
         let (size, who) = (reader.size(), self.describe());
         Ok(Box::new(Reader {
             size,
-            inner: BlockingWorker::new(process_run(), who, reader)?,
+            run: self.run.clone(),
+            inner: BlockingWorker::new(&self.run, who, reader)?,
             read: 0,
         }))
     }
 
     fn create(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>, BackendError> {
         let name = name.clone();
-        let writer = self.run(move |backend| backend.create(&name))?;
+        let writer = self.call(move |backend| backend.create(&name))?;
         Ok(Box::new(Writer {
-            inner: BlockingWorker::new(process_run(), self.describe(), Some(writer))?,
+            run: self.run.clone(),
+            inner: BlockingWorker::new(&self.run, self.describe(), Some(writer))?,
             written: 0,
         }))
     }
 
     fn for_save(self: Arc<Self>) -> Result<(Arc<dyn Backend>, Vec<String>), BackendError> {
-        let (_, warnings) = Arc::clone(&self.0).for_save()?;
+        let (_, warnings) = Arc::clone(&self.backend).for_save()?;
         Ok((self, warnings))
     }
 
     fn try_writing(&self) -> Result<(), BackendError> {
-        self.run(Backend::try_writing)
+        self.call(Backend::try_writing)
     }
 
     fn examine(&self) -> Result<Health> {
-        self.run(Backend::examine)
+        self.call(Backend::examine)
     }
 
     fn lowers_case(&self, name: &EntryName) -> bool {
-        self.0.lowers_case(name)
+        self.backend.lowers_case(name)
     }
 }
 
 impl<B: Backend + 'static> EntryList for StallGuard<B> {
     fn entries(&self, rung: &Rung) -> Result<(Vec<Entry>, Notes), BackendError> {
         let rung = rung.clone();
-        self.run(move |backend| backend.entries(&rung))
+        self.call(move |backend| backend.entries(&rung))
     }
 
     fn delete(&self, entry: &Entry) -> Result<()> {
         let entry = entry.clone();
-        self.run(move |backend| backend.delete(&entry))
+        self.call(move |backend| backend.delete(&entry))
     }
 }
 
 impl<B: Backend + 'static> QuarantineList for StallGuard<B> {
     fn is_at(&self, place: &str) -> bool {
-        self.0.is_at(place)
+        self.backend.is_at(place)
     }
 
     fn quarantined(&self) -> Result<Vec<Quarantined>> {
-        self.run(QuarantineList::quarantined)
+        self.call(QuarantineList::quarantined)
     }
 }
 
 impl<B: Backend + 'static> Quarantine for StallGuard<B> {
     fn identify(&self, name: &EntryName) -> EntryIdentity {
         let (name, place) = (name.clone(), self.describe());
-        let identity = self.run(move |backend| Ok::<_, anyhow::Error>(backend.identify(&name)));
+        let identity = self.call(move |backend| Ok::<_, anyhow::Error>(backend.identify(&name)));
         identity.unwrap_or(EntryIdentity { place, version: String::new() })
     }
 
     fn set_aside(&self, name: &EntryName, note: &Quarantined) -> Result<Option<PathBuf>> {
         let (name, note) = (name.clone(), note.clone());
-        self.run(move |backend| backend.set_aside(&name, &note))
+        self.call(move |backend| backend.set_aside(&name, &note))
     }
 
     fn sweep(&self, keep: Duration) -> Result<()> {
-        self.run(move |backend| backend.sweep(keep))
+        self.call(move |backend| backend.sweep(keep))
     }
 }
 
 struct Reader {
+    run: RunContext,
     size: u64,
     inner: BlockingWorker<Box<dyn ReadAt>>,
     read: u64,
@@ -138,13 +145,14 @@ impl ReadAt for Reader {
             piece.copy_from_slice(&read.map_err(io::Error::other)??);
             at += length as u64;
             self.read += length as u64;
-            liveness::moved(format!("{} bytes read of {}", self.read, self.size));
+            self.run.report_progress(format!("{} bytes read of {}", self.read, self.size));
         }
         Ok(())
     }
 }
 
 struct Writer {
+    run: RunContext,
     /// `None` after [`EntryWriter::finish`].
     inner: BlockingWorker<Option<Box<dyn EntryWriter>>>,
     written: u64,
@@ -161,7 +169,7 @@ impl Write for Writer {
             self.inner.run(move |writer| writer.as_mut().ok_or_else(finished)?.write(&piece));
         let written = written.map_err(io::Error::other)??;
         self.written += written as u64;
-        liveness::moved(format!("{} bytes written", self.written));
+        self.run.report_progress(format!("{} bytes written", self.written));
         Ok(written)
     }
 

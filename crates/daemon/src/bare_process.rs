@@ -21,8 +21,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use storecache_programs as system;
 use storecache_programs::{OpenProgram, ProcessContext, Program};
+use storecache_runtime::RunContext;
 use storecache_runtime::disclosure;
-use storecache_runtime::liveness::{self, POLL_INTERVAL, SILENCE_THRESHOLD, StallTimer};
+use storecache_runtime::liveness::{POLL_INTERVAL, SILENCE_THRESHOLD, StallTimer};
 
 /// Namespaces that a daemon in a container may have of its own. The mount namespace is last: after joining it,
 /// this process does not have its own /proc any more.
@@ -69,9 +70,9 @@ impl ProcessHandle {
     ///
     /// One signal is not enough: a nix-daemon that is accepting a client when the signal arrives only checks
     /// for signals after the next client (`nix:src/nix/unix/daemon.cc`, `daemonLoop`).
-    pub fn stop(&self, timeout: Duration) -> Result<()> {
+    pub fn stop(&self, run: &RunContext, timeout: Duration) -> Result<()> {
         self.terminate()?;
-        self.await_end_asking(timeout, Some(ASK_AGAIN))
+        self.await_end_asking(run, timeout, Some(ASK_AGAIN))
     }
 
     fn terminate(&self) -> Result<()> {
@@ -91,12 +92,17 @@ impl ProcessHandle {
     ///
     /// # Errors
     /// If the process shows no activity for the time of `timeout`.
-    pub fn await_end(&self, timeout: Duration) -> Result<()> {
-        self.await_end_asking(timeout, None)
+    pub fn await_end(&self, run: &RunContext, timeout: Duration) -> Result<()> {
+        self.await_end_asking(run, timeout, None)
     }
 
     /// As [`ProcessHandle::await_end`], with a SIGTERM whenever the process shows no activity for the time of `again`.
-    fn await_end_asking(&self, timeout: Duration, again: Option<Duration>) -> Result<()> {
+    fn await_end_asking(
+        &self,
+        run: &RunContext,
+        timeout: Duration,
+        again: Option<Duration>,
+    ) -> Result<()> {
         let mut asked = Instant::now();
         let name = format!("the daemon, process {},", self.pid);
         let mut stall_timer = StallTimer::new(timeout);
@@ -112,17 +118,17 @@ impl ProcessHandle {
             }
             match activity {
                 Some(activity) => {
-                    liveness::alive(format!("{name} was sent SIGTERM, and {activity}"))
+                    run.report_active(format!("{name} was sent SIGTERM, and {activity}"))
                 }
                 None if stall_timer.idle() < SILENCE_THRESHOLD => {}
-                None => liveness::waiting(format!(
+                None => run.report_waiting(format!(
                     "{name} was sent SIGTERM, and {}",
                     stall_timer.describe_silence()
                 )),
             }
             if stall_timer.is_expired() {
                 let seconds = timeout.as_secs();
-                bail!(liveness::timed_out(
+                bail!(run.timed_out(
                     "daemon-timeout",
                     format!(
                         "{name} did not end within {seconds} s of SIGTERM: it {}; once it has \

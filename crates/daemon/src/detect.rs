@@ -11,9 +11,10 @@ use super::{duplicate_daemons, procfs};
 use anyhow::{Result, anyhow, bail};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use storecache_runtime::RunContext;
 
 /// Where to look for the daemon of a store.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct DaemonLookup<'a> {
     /// The store's root.
     pub root: &'a Path,
@@ -36,6 +37,8 @@ pub struct DaemonLookup<'a> {
     pub owner: u32,
     /// How long a shepherd may take to answer.
     pub timeout: Duration,
+    /// The run that looks, which receives reports of activity.
+    pub run: &'a RunContext,
 }
 
 /// A daemon, and why it is considered to be the one in charge.
@@ -160,9 +163,10 @@ impl<'a> Facts<'a> {
     }
 
     fn service_of(&self, shepherd: &Shepherd) -> Result<Option<ShepherdService>> {
-        let Some(service) = shepherd.service(self.at.name)? else { return Ok(None) };
-        let tie =
-            self.listener.map_or(Ok(ServiceRelation::None), |listener| service.tie(listener))?;
+        let Some(service) = shepherd.service(self.at.run, self.at.name)? else { return Ok(None) };
+        let tie = self
+            .listener
+            .map_or(Ok(ServiceRelation::None), |listener| service.tie(self.at.run, listener))?;
         Ok(Some(ShepherdService { service, tie }))
     }
 

@@ -39,6 +39,7 @@ pub use worker_protocol::{Client, await_ready, nix_version};
 use anyhow::{Context, Result};
 use std::path::Path;
 use std::time::Duration;
+use storecache_runtime::RunContext;
 use storecache_runtime::retry::insist;
 
 /// Everything that stopping the daemon requires, collected while it still runs: later, another process may have
@@ -74,15 +75,20 @@ impl<'a> Stopper<'a> {
     /// # Errors
     /// Also any error of `cancelled`, for units of systemd and for commands only: there, the next start can wait
     /// for the end of the daemon.
-    pub fn stop(&self, timeout: Duration, cancelled: &dyn Fn() -> Result<()>) -> Result<()> {
+    pub fn stop(
+        &self,
+        run: &RunContext,
+        timeout: Duration,
+        cancelled: &dyn Fn() -> Result<()>,
+    ) -> Result<()> {
         match self {
-            Stopper::Systemd(stop) => stop.now(timeout, cancelled),
+            Stopper::Systemd(stop) => stop.now(run, timeout, cancelled),
             Stopper::Shepherd { shepherd, service, process } => {
-                shepherd::stop(shepherd, service, process.as_ref(), timeout)
+                shepherd::stop(run, shepherd, service, process.as_ref(), timeout)
             }
-            Stopper::Process(process) => process.stop(timeout),
+            Stopper::Process(process) => process.stop(run, timeout),
             Stopper::Command { stop, run_as } => {
-                custom_command::run(stop, *run_as, timeout, cancelled)
+                custom_command::run(run, stop, *run_as, timeout, cancelled)
             }
             Stopper::None => Ok(()),
         }
@@ -108,13 +114,17 @@ pub enum Starter {
 impl Starter {
     /// Collects the requirements of [`Starter::start`]. Call it before the daemon stops. A bare process can be
     /// started again only if its `listener` was verified.
-    pub fn prepare(daemon: &Daemon, listener: Option<&VerifiedListener>) -> Result<Self> {
+    pub fn prepare(
+        run: &RunContext,
+        daemon: &Daemon,
+        listener: Option<&VerifiedListener>,
+    ) -> Result<Self> {
         Ok(match daemon {
             Daemon::Systemd { units } => {
                 Starter::Systemd { units: systemd::to_start_again(units)? }
             }
             Daemon::Shepherd { shepherd, service, .. } => {
-                Starter::Shepherd(shepherd::ServiceRestart::from_service(shepherd, service)?)
+                Starter::Shepherd(shepherd::ServiceRestart::from_service(run, shepherd, service)?)
             }
             Daemon::Process { pid } => Starter::Process(Box::new(
                 bare_process::ProcessRestart::from_listener(verified(*pid, listener)?)?,
@@ -142,14 +152,14 @@ impl Starter {
 
     /// Starts the daemon unless it runs. Does not check whether it answers on `socket`, see [`await_ready`].
     /// Failed calls are retried, because a store cannot be used without its daemon.
-    pub fn start(&self, socket: &Path, timeout: Duration) -> Result<()> {
+    pub fn start(&self, run: &RunContext, socket: &Path, timeout: Duration) -> Result<()> {
         match self {
-            Starter::Systemd { units } => systemd::start(units, timeout),
-            Starter::Shepherd(recipe) => recipe.start(),
+            Starter::Systemd { units } => systemd::start(run, units, timeout),
+            Starter::Shepherd(recipe) => recipe.start(run),
             Starter::Process(recipe) => insist(|| recipe.start(socket)),
             // Only the user knows whether their command can be run twice.
             Starter::Command { start, run_as } => {
-                custom_command::run(start, *run_as, timeout, &|| Ok(()))
+                custom_command::run(run, start, *run_as, timeout, &|| Ok(()))
             }
             Starter::None => Ok(()),
         }

@@ -19,6 +19,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use storecache_runtime::RunContext;
 use storecache_runtime::path_audit::Suspects;
 
 /// The error that this process can see the daemon's socket, but not its process.
@@ -138,7 +139,7 @@ impl VerifiedListener {
     ///
     /// # Errors
     /// If one of these checks fails, or no process listens.
-    pub fn verify(socket: &Path, owner: u32, timeout: Duration) -> Result<Self> {
+    pub fn verify(run: &RunContext, socket: &Path, owner: u32, timeout: Duration) -> Result<Self> {
         if let Some(exposure) = socket_exposure(socket, owner)? {
             bail!(
                 "{}; a daemon at such a socket is stopped only if systemd or a shepherd runs it; \
@@ -156,7 +157,7 @@ impl VerifiedListener {
         }
         let process = process_of(&stream, &listener, socket)?;
         drop(stream);
-        Client::open_again(socket, Instant::now() + timeout).with_context(|| {
+        Client::open_again(run, socket, Instant::now() + timeout).with_context(|| {
             format!(
                 "{} listens on {}, but does not answer like a Nix or Guix daemon, so it is not \
                  stopped",

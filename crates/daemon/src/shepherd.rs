@@ -15,7 +15,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use storecache_programs::{HerdOrder, Program, await_output};
-use storecache_runtime::liveness::{Watch, process_run};
+use storecache_runtime::RunContext;
+use storecache_runtime::liveness::Watch;
 
 /// A shepherd that storecache may control.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,38 +99,38 @@ pub fn with_rights_of<T>(user: Option<(u32, u32)>, work: impl FnOnce() -> T) -> 
 
 impl Shepherd {
     /// Returns the state of a service; `None` if the shepherd does not know it.
-    pub fn service(&self, name: &str) -> Result<Option<Service>> {
+    pub fn service(&self, run: &RunContext, name: &str) -> Result<Option<Service>> {
         let shepherd = self.clone();
-        let Some(status) = self.status(name)? else { return Ok(None) };
+        let Some(status) = self.status(run, name)? else { return Ok(None) };
         let (is_running, pid) = read_status(&status);
         Ok(Some(Service { shepherd, name: name.to_owned(), is_running, pid }))
     }
 
     /// Returns the process ID of the shepherd itself. The peer of its socket may have another one: that of the
     /// process before it went into the background.
-    fn pid(&self) -> Result<Option<u32>> {
-        Ok(self.status("root")?.and_then(|status| read_status(&status).1))
+    fn pid(&self, run: &RunContext) -> Result<Option<u32>> {
+        Ok(self.status(run, "root")?.and_then(|status| read_status(&status).1))
     }
 
-    fn status(&self, service: &str) -> Result<Option<String>> {
-        match self.herd(HerdOrder::Status(service)) {
+    fn status(&self, run: &RunContext, service: &str) -> Result<Option<String>> {
+        match self.herd(run, HerdOrder::Status(service)) {
             Err(e) if format!("{e:#}").contains("could not be found") => Ok(None),
             other => other.map(Some),
         }
     }
 
     /// Returns the names of all running services.
-    fn running(&self) -> Result<Vec<String>> {
-        let status = self.herd(HerdOrder::List)?;
+    fn running(&self, run: &RunContext) -> Result<Vec<String>> {
+        let status = self.herd(run, HerdOrder::List)?;
         let running = status.lines().filter_map(|line| line.trim().strip_prefix("+ "));
         Ok(running.map(|name| name.trim().to_owned()).collect())
     }
 
-    fn herd(&self, order: HerdOrder<'_>) -> Result<String> {
+    fn herd(&self, run: &RunContext, order: HerdOrder<'_>) -> Result<String> {
         let about =
             || format!("herd --socket {} {}", self.socket.display(), order.words().join(" "));
         let watch = Watch {
-            run: process_run(),
+            run,
             what: &about(),
             flag: "daemon-timeout",
             timeout: self.timeout,
@@ -156,11 +157,11 @@ impl Shepherd {
 
 impl Service {
     /// Determines how the process that listens belongs to this service.
-    pub fn tie(&self, listener: u32) -> Result<ServiceRelation> {
+    pub fn tie(&self, run: &RunContext, listener: u32) -> Result<ServiceRelation> {
         if self.pid.is_some_and(|pid| procfs::descends(listener, pid)) {
             return Ok(ServiceRelation::Process);
         }
-        let Some(shepherd) = self.shepherd.pid()? else { return Ok(ServiceRelation::None) };
+        let Some(shepherd) = self.shepherd.pid(run)? else { return Ok(ServiceRelation::None) };
         Ok(match self.pid {
             _ if listener == shepherd => ServiceRelation::Activation,
             // The service was started by custom commands, so the only evidence is the ancestry of its
@@ -195,13 +196,14 @@ fn read_status(status: &str) -> (bool, Option<u32>) {
 /// Stops a service and waits until its process has ended too, because the service's own stop action may not
 /// wait.
 pub fn stop(
+    run: &RunContext,
     shepherd: &Shepherd,
     service: &str,
     process: Option<&ProcessHandle>,
     timeout: Duration,
 ) -> Result<()> {
-    shepherd.herd(HerdOrder::Stop(service))?;
-    process.map_or(Ok(()), |process| process.await_end(timeout))
+    shepherd.herd(run, HerdOrder::Stop(service))?;
+    process.map_or(Ok(()), |process| process.await_end(run, timeout))
 }
 
 /// Everything that is required to start a service.
@@ -213,18 +215,18 @@ pub struct ServiceRestart {
 }
 
 impl ServiceRestart {
-    pub fn from_service(shepherd: &Shepherd, service: &str) -> Result<Self> {
-        let (shepherd, running) = (shepherd.clone(), shepherd.running()?);
+    pub fn from_service(run: &RunContext, shepherd: &Shepherd, service: &str) -> Result<Self> {
+        let (shepherd, running) = (shepherd.clone(), shepherd.running(run)?);
         Ok(ServiceRestart { shepherd, service: service.to_owned(), running })
     }
 
-    pub fn start(&self) -> Result<()> {
-        self.shepherd.herd(HerdOrder::Start(&self.service))?;
-        let now = self.shepherd.running()?;
+    pub fn start(&self, run: &RunContext) -> Result<()> {
+        self.shepherd.herd(run, HerdOrder::Start(&self.service))?;
+        let now = self.shepherd.running(run)?;
         for service in self.running.iter().filter(|service| !now.contains(service)) {
             // A shepherd forgets transient services when they end.
-            if self.shepherd.service(service)?.is_some() {
-                self.shepherd.herd(HerdOrder::Start(service))?;
+            if self.shepherd.service(run, service)?.is_some() {
+                self.shepherd.herd(run, HerdOrder::Start(service))?;
             }
         }
         Ok(())

@@ -12,7 +12,7 @@ use rustix::mount::{UnmountFlags, unmount};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 use storecache_programs::{Program, output};
-use storecache_runtime::liveness;
+use storecache_runtime::RunContext;
 
 /// How long systemd may take to notice that a mount is gone.
 const NOTICE: Duration = Duration::from_secs(5);
@@ -61,9 +61,9 @@ impl MountUnit {
     }
 
     /// Removes the mount, even while processes use it: their open files stay usable.
-    pub fn stop(&self) -> Result<()> {
+    pub fn stop(&self, run: &RunContext) -> Result<()> {
         let stop = systemd::Stop::new(std::slice::from_ref(&self.name));
-        let Err(busy) = stop.and_then(|it| it.now(liveness::stall_timeout(), &|| Ok(()))) else {
+        let Err(busy) = stop.and_then(|it| it.now(run, run.stall_timeout(), &|| Ok(()))) else {
             return Ok(());
         };
         match unmount(self.path.as_str(), UnmountFlags::DETACH) {
@@ -84,8 +84,8 @@ impl MountUnit {
     }
 
     /// Restores the mount, if it is not there.
-    pub fn start(&self) -> Result<()> {
-        systemd::start(std::slice::from_ref(&self.name), liveness::stall_timeout())
+    pub fn start(&self, run: &RunContext) -> Result<()> {
+        systemd::start(run, std::slice::from_ref(&self.name), run.stall_timeout())
     }
 
     fn is_active(&self) -> Result<bool> {

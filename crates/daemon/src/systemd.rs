@@ -12,7 +12,8 @@ use std::process::Output;
 use std::time::Duration;
 use storecache_programs as system;
 use storecache_programs::{UnitOrder, await_output};
-use storecache_runtime::liveness::{StallTimer, Watch, describe, process_run};
+use storecache_runtime::RunContext;
+use storecache_runtime::liveness::{StallTimer, Watch, describe};
 use storecache_runtime::retry::insist;
 use storecache_runtime::{disclosure, threads};
 
@@ -105,7 +106,12 @@ impl Stop {
 
     /// Stops the units. `timeout` counts from the last activity of the stopping processes. A running timeout
     /// of systemd itself (`TimeoutStopSec`) counts as activity.
-    pub fn now(&self, timeout: Duration, cancelled: &dyn Fn() -> Result<()>) -> Result<()> {
+    pub fn now(
+        &self,
+        run: &RunContext,
+        timeout: Duration,
+        cancelled: &dyn Fn() -> Result<()>,
+    ) -> Result<()> {
         std::thread::scope(|scope| {
             let (stopped, is_stopped) = bounded::<()>(0);
             // Without this thread the stop only takes longer.
@@ -116,7 +122,7 @@ impl Stop {
                     is_first = false;
                 }
             });
-            let done = change(UnitOrder::Stop, &self.all, timeout, cancelled);
+            let done = change(run, UnitOrder::Stop, &self.all, timeout, cancelled);
             drop(stopped);
             done
         })
@@ -150,13 +156,14 @@ fn ask_again(service: &str, is_first: bool) {
 }
 
 /// Starts units and waits until they have started. `timeout` counts from their last activity.
-pub fn start(units: &[String], timeout: Duration) -> Result<()> {
-    change(UnitOrder::Start, units, timeout, &|| Ok(()))
+pub fn start(run: &RunContext, units: &[String], timeout: Duration) -> Result<()> {
+    change(run, UnitOrder::Start, units, timeout, &|| Ok(()))
 }
 
 /// Makes systemd stop or start units, and waits until it has. If this gives up, systemd still continues its
 /// job.
 fn change(
+    run: &RunContext,
     order: UnitOrder<'_>,
     units: &[String],
     timeout: Duration,
@@ -167,7 +174,7 @@ fn change(
         let mut stall_timer = StallTimer::new(timeout);
         let mut probe = || at_work(units, &mut stall_timer);
         let watch = Watch {
-            run: process_run(),
+            run,
             what: &what,
             flag: "daemon-timeout",
             timeout,

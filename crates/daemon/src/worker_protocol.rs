@@ -15,7 +15,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use storecache_runtime::liveness;
+use storecache_runtime::RunContext;
 
 const CLIENT_MAGIC: u64 = 0x6e69_7863;
 const SERVER_MAGIC: u64 = 0x6478_696f;
@@ -94,11 +94,16 @@ pub fn connect(socket: &Path) -> std::io::Result<UnixStream> {
     }
 }
 
-/// Retries until the daemon completes a handshake and answers one `IsValidPath`.
+/// Retries until the daemon completes a handshake and answers one `IsValidPath`. Failed attempts are reported to `run`.
 ///
 /// # Errors
 /// After `timeout`, with the step that the last attempt reached and its error.
-pub fn await_ready(socket: &Path, probe: &str, timeout: Duration) -> Result<Client> {
+pub fn await_ready(
+    run: &RunContext,
+    socket: &Path,
+    probe: &str,
+    timeout: Duration,
+) -> Result<Client> {
     let deadline = Instant::now() + timeout;
     loop {
         let error = match Client::open(socket, deadline) {
@@ -115,7 +120,7 @@ pub fn await_ready(socket: &Path, probe: &str, timeout: Duration) -> Result<Clie
                 timeout.as_secs()
             )));
         }
-        liveness::waiting(format!("the daemon on {} is not ready: {error:#}", socket.display()));
+        run.report_waiting(format!("the daemon on {} is not ready: {error:#}", socket.display()));
         sleep(TRY_AGAIN);
     }
 }
@@ -131,12 +136,12 @@ impl Client {
     /// As [`Client::open`], but tries again if the daemon closed the connection. It opens the store in a process for each
     /// client, before it reads the greeting (`NixOS/nix:src/nix/unix/daemon.cc`, `daemonLoop`). If that fails, the
     /// connection is reset, and the cause may pass.
-    pub fn open_again(socket: &Path, deadline: Instant) -> Result<Self> {
+    pub fn open_again(run: &RunContext, socket: &Path, deadline: Instant) -> Result<Self> {
         for pause in LOST_PAUSES {
             match Self::open(socket, deadline) {
                 Err(e) if is_lost(&e) && Instant::now() + pause < deadline => {
                     let shown = socket.display();
-                    liveness::waiting(format!("the daemon on {shown} lost a client: {e:#}"));
+                    run.report_waiting(format!("the daemon on {shown} lost a client: {e:#}"));
                     sleep(pause);
                 }
                 done => return done,
@@ -363,12 +368,13 @@ mod tests {
         for (clients, name) in [(0, "none"), (1, "one"), (LOST_PAUSES.len(), "some")] {
             let socket = directory.path().join(name);
             let daemon = daemon_that_loses(clients, &socket);
-            Client::open_again(&socket, deadline).map(drop).unwrap();
+            Client::open_again(&RunContext::default(), &socket, deadline).map(drop).unwrap();
             daemon.join().unwrap();
         }
         let socket = directory.path().join("all");
         let daemon = daemon_that_loses(LOST_PAUSES.len() + 1, &socket);
-        let error = Client::open_again(&socket, deadline).map(drop).unwrap_err();
+        let error =
+            Client::open_again(&RunContext::default(), &socket, deadline).map(drop).unwrap_err();
         assert!(is_lost(&error), "{error:#}");
         // Lets the thread end.
         drop(UnixStream::connect(&socket));

@@ -20,12 +20,12 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use storecache_programs::{Program, spawn};
-use storecache_runtime::liveness::{self, POLL_INTERVAL, StallTimer};
+use storecache_runtime::RunContext;
+use storecache_runtime::liveness::{POLL_INTERVAL, StallTimer};
 use storecache_runtime::memory::{ByteSemaphore, MeteredBytes, Packing};
 use storecache_runtime::standard_error::note;
 use storecache_runtime::threads;
@@ -70,18 +70,10 @@ impl fmt::Display for Ended {
     }
 }
 
-/// The run was canceled.
+/// The run was canceled, for this reason.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", liveness::cancel_reason())]
-pub struct Cancelled;
-
-/// Set when this process stopped waiting for a root helper that had not ended.
-static LEFT_ALONE: AtomicBool = AtomicBool::new(false);
-
-/// Returns whether a root helper is still undoing its changes, because it could not be waited for.
-pub fn is_still_undoing() -> bool {
-    LEFT_ALONE.load(Ordering::Relaxed)
-}
+#[error("{0}")]
+pub struct Cancelled(String);
 
 /// Returns whether the root helper should be started with `--everywhere`, if the user may do that: without it, the
 /// root helper could not use root's rights on this store, or not within the requested time.
@@ -122,18 +114,18 @@ pub struct RootHelperProcess {
     /// The memory for payloads of replies.
     memory: ByteSemaphore,
     errors: Option<JoinHandle<String>>,
-    cancelled: Arc<AtomicBool>,
+    run: RunContext,
 }
 
 impl RootHelperProcess {
     /// Starts the root helper for a store, through sudo unless this process is root already, and greets it. If this
-    /// user cannot use sudo, a store of their own is accessed with their own rights. Once `cancelled` is set, every
+    /// user cannot use sudo, a store of their own is accessed with their own rights. Once `run` is canceled, every
     /// call fails and the root helper aborts.
     ///
     /// # Errors
     /// If the store does not belong to the user, and sudo is missing or refuses. Nothing was changed then.
-    pub fn start(cancelled: &Arc<AtomicBool>, store: &StoreRequest) -> Result<Self, HelperError> {
-        Self::start_with_rights(cancelled, store, wants_all_of_root(store))
+    pub fn start(run: &RunContext, store: &StoreRequest) -> Result<Self, HelperError> {
+        Self::start_with_rights(run, store, wants_all_of_root(store))
     }
 
     /// As [`RootHelperProcess::start`], but with all rights of root if the user may become root: then the root helper
@@ -142,25 +134,22 @@ impl RootHelperProcess {
     ///
     /// # Errors
     /// As [`RootHelperProcess::start`].
-    pub fn start_to_examine(
-        cancelled: &Arc<AtomicBool>,
-        store: &StoreRequest,
-    ) -> Result<Self, HelperError> {
-        Self::start_with_rights(cancelled, store, true)
+    pub fn start_to_examine(run: &RunContext, store: &StoreRequest) -> Result<Self, HelperError> {
+        Self::start_with_rights(run, store, true)
     }
 
     fn start_with_rights(
-        cancelled: &Arc<AtomicBool>,
+        run: &RunContext,
         store: &StoreRequest,
         all_of_root: bool,
     ) -> Result<Self, HelperError> {
         if rustix::process::geteuid().is_root() {
-            return Self::start_with(cancelled, false, &["privileged"]);
+            return Self::start_with(run, false, &["privileged"]);
         }
         if all_of_root {
             // A user who is allowed more than the plain `privileged` command may become root anyway. For other users,
             // the plain root helper does what it can with their own rights.
-            let started = Self::start_with(cancelled, true, &["privileged", "--everywhere"]);
+            let started = Self::start_with(run, true, &["privileged", "--everywhere"]);
             match started {
                 Ok(_) | Err(HelperError::Cancelled(_) | HelperError::TimedOut(_)) => {
                     return started;
@@ -168,23 +157,19 @@ impl RootHelperProcess {
                 Err(_) => {}
             }
         }
-        let refusal = match Self::start_with(cancelled, true, &["privileged"]) {
+        let refusal = match Self::start_with(run, true, &["privileged"]) {
             Err(HelperError::SudoRefused(refusal)) => refusal,
             other => return other,
         };
         if is_theirs(store) {
-            return Self::start_with(cancelled, false, &["privileged"]);
+            return Self::start_with(run, false, &["privileged"]);
         }
         // If the store does not exist, report that instead.
-        StoreTarget::new(store)?;
+        StoreTarget::new(run, store)?;
         Err(NoRoot::new(refusal).into())
     }
 
-    fn start_with(
-        cancelled: &Arc<AtomicBool>,
-        by_sudo: bool,
-        words: &[&str],
-    ) -> Result<Self, HelperError> {
+    fn start_with(run: &RunContext, by_sudo: bool, words: &[&str]) -> Result<Self, HelperError> {
         let program = std::env::current_exe().context("find the path of this program")?;
         let root_helper = Program::RootHelper { program: &program, by_sudo, words };
         let mut child = spawn(root_helper).map_err(|e| match e.kind() {
@@ -198,8 +183,8 @@ impl RootHelperProcess {
             let _ = pipe.map(|pipe| rustix::pipe::fcntl_setpipe_size(pipe, PIPE));
         }
         let memory = ByteSemaphore::new(Packing::on(1).in_flight);
-        let started =
-            hear(&mut child, by_sudo, &memory).and_then(|heard| Ok((heard, Pipe::new(requests)?)));
+        let started = hear(run, &mut child, by_sudo, &memory)
+            .and_then(|heard| Ok((heard, Pipe::new(requests)?)));
         let ((errors, replies, heard), requests) = match started {
             Ok((heard, requests)) => (heard, Some(requests)),
             Err(e) => {
@@ -209,7 +194,6 @@ impl RootHelperProcess {
                 return Err(e.into());
             }
         };
-        let cancelled = Arc::clone(cancelled);
         let (pid, early, errors) = (None, VecDeque::new(), Some(errors));
         let mut root = RootHelperProcess {
             child,
@@ -220,7 +204,7 @@ impl RootHelperProcess {
             heard,
             memory,
             errors,
-            cancelled,
+            run: run.clone(),
         };
         let greeted = root.send(&Request::Hello { protocol: PROTOCOL }, &[]);
         match greeted.and_then(|()| root.receive()) {
@@ -241,7 +225,7 @@ impl RootHelperProcess {
     /// accepts no more requests.
     pub fn again(&mut self, store: &StoreRequest) -> Result<StoreFacts, HelperError> {
         self.end();
-        *self = RootHelperProcess::start(&self.cancelled, store)?;
+        *self = RootHelperProcess::start(&self.run, store)?;
         self.survey(store)
     }
 
@@ -257,7 +241,7 @@ impl RootHelperProcess {
     pub fn send(&mut self, request: &Request, payload: &[u8]) -> Result<(), HelperError> {
         self.check()?;
         let mut requests = self.requests.take().context("the root helper was asked to end")?;
-        let mut stall_timer = StallTimer::new(liveness::stall_timeout()).without_bytes();
+        let mut stall_timer = StallTimer::new(self.run.stall_timeout()).without_bytes();
         let mut wait = || self.wait(&mut stall_timer);
         let mut sending = Sending { pipe: &mut requests, wait: &mut wait, stop: None };
         let sent = write_message(&mut sending, request, payload);
@@ -296,10 +280,10 @@ impl RootHelperProcess {
         stall_timer.reset_at(*self.heard.lock().unwrap_or_else(PoisonError::into_inner));
         let pid = self.pid.unwrap_or(self.child.id());
         if let Some(activity) = stall_timer.sample(&[pid]) {
-            liveness::alive(format!("{}: {activity}", self.name()));
+            self.run.report_active(format!("{}: {activity}", self.name()));
         }
         if stall_timer.is_expired() {
-            let timed_out = liveness::timed_out(
+            let timed_out = self.run.timed_out(
                 "stall-timeout",
                 format!("{} {}", self.name(), stall_timer.describe_silence()),
             );
@@ -328,7 +312,7 @@ impl RootHelperProcess {
         if let Some(message) = self.early.pop_front() {
             return failure_or(message?);
         }
-        let mut stall_timer = StallTimer::new(liveness::stall_timeout()).without_bytes();
+        let mut stall_timer = StallTimer::new(self.run.stall_timeout()).without_bytes();
         loop {
             self.check()?;
             match self.replies.recv_timeout(POLL_INTERVAL) {
@@ -370,8 +354,8 @@ impl RootHelperProcess {
     }
 
     fn check(&self) -> Result<(), HelperError> {
-        if self.cancelled.load(Ordering::Relaxed) {
-            return Err(Cancelled.into());
+        if self.run.is_canceled() {
+            return Err(Cancelled(self.run.cancel_reason()).into());
         }
         Ok(())
     }
@@ -390,12 +374,12 @@ impl RootHelperProcess {
     /// Closes the root helper's input, lets it undo its changes, and returns what it wrote to standard error.
     fn end(&mut self) -> String {
         self.requests = None;
-        let mut stall_timer = StallTimer::new(liveness::stall_timeout()).without_bytes();
+        let mut stall_timer = StallTimer::new(self.run.stall_timeout()).without_bytes();
         let mut means = [Signal::CONT, Signal::KILL].into_iter();
         // Undoing may take as long as it needs, unless this run was already aborted by a timeout.
-        let most = liveness::first_timeout().map(|_| liveness::stall_timeout() * 3);
+        let most = self.run.first_timeout().map(|_| self.run.stall_timeout() * 3);
         let began = Instant::now();
-        if liveness::first_timeout().is_some() {
+        if self.run.first_timeout().is_some() {
             // Another process may have stopped the root helper. SIGCONT wakes it, so that it can undo its changes.
             self.signal(means.next());
         }
@@ -412,7 +396,7 @@ impl RootHelperProcess {
                 }
             }
             if most.is_some_and(|most| began.elapsed() >= most) {
-                LEFT_ALONE.store(true, Ordering::Relaxed);
+                self.run.mark_undoing();
                 let name = self.name();
                 return format!(
                     "{name} is still working, and undoes its changes as soon as it can"
@@ -421,7 +405,7 @@ impl RootHelperProcess {
             if stall_timer.is_expired() {
                 stall_timer.reset();
                 let Some(means) = means.next() else {
-                    LEFT_ALONE.store(true, Ordering::Relaxed);
+                    self.run.mark_undoing();
                     return format!(
                         "{} does not end; its guardian takes care of the daemon",
                         self.name()
@@ -450,12 +434,17 @@ impl RootHelperProcess {
 /// message.
 type Heard = (JoinHandle<String>, Receiver<Result<(Reply, MeteredBytes)>>, Arc<Mutex<Instant>>);
 
-fn hear(child: &mut Child, by_sudo: bool, memory: &ByteSemaphore) -> Result<Heard> {
+fn hear(
+    run: &RunContext,
+    child: &mut Child,
+    by_sudo: bool,
+    memory: &ByteSemaphore,
+) -> Result<Heard> {
     let output = child.stdout.take().context("the root helper has no output")?;
     let mut error_output = child.stderr.take().context("the root helper has no error output")?;
     let (send, replies) = bounded(4);
     let heard = Arc::new(Mutex::new(Instant::now()));
-    let (memory, last_heard) = (memory.clone(), Arc::clone(&heard));
+    let (run, memory, last_heard) = (run.clone(), memory.clone(), Arc::clone(&heard));
     // The time limit for unread replies applies only to confined users, who always come through sudo.
     let output: Box<dyn Read + Send> = match by_sudo {
         true => Box::new(ReadAhead::start(output)?),
@@ -466,7 +455,7 @@ fn hear(child: &mut Child, by_sudo: bool, memory: &ByteSemaphore) -> Result<Hear
         while let Some(message) = read_message(&mut output, &memory).transpose() {
             *last_heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
             if let Ok((Reply::Alive { phase, sign, text }, _)) = message {
-                liveness::process_run().forward(&phase, sign, text);
+                run.forward(&phase, sign, text);
                 continue;
             }
             let failed = message.is_err();

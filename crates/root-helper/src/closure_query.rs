@@ -14,7 +14,7 @@ pub fn check(
     patterns: &[String],
     coming: Option<&Rows>,
 ) -> Result<()> {
-    let target = StoreTarget::new(store)?;
+    let target = StoreTarget::new(&talk.run, store)?;
     let mut contents = Contents::read(&target.layout)?;
     contents.add(coming.into_iter().flat_map(Rows::references));
     let look = |text: &String| -> Result<Required> {
@@ -35,7 +35,7 @@ pub fn valid(talk: &Conversation, store: &StoreRequest) -> Result<()> {
     if !store.kind.has_database() {
         return talk.reply(&Reply::Valid(Vec::new()));
     }
-    let layout = StoreTarget::new(store)?.layout;
+    let layout = StoreTarget::new(&talk.run, store)?.layout;
     let mut names: Vec<String> = match is_there(&layout.database())? {
         true => {
             let valid = LiveDatabase::open(&layout)?.valid(&layout)?;

@@ -14,7 +14,7 @@ use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use storecache_daemon::{MountUnit, await_ready};
+use storecache_daemon::await_ready;
 use storecache_runtime::threads;
 use storecache_runtime::writeback::FinalFlush;
 use storecache_store::{
@@ -64,7 +64,9 @@ impl Commit<'_> {
         let cancelled = || self.talk.cancel.check();
         armed.stop(&cancelled).context("stop the daemon")?;
         let mount = self.access.mount_unit();
-        mount.map_or(Ok(()), MountUnit::stop).context("make the store writable")?;
+        mount
+            .map_or(Ok(()), |mount| mount.stop(&self.talk.run))
+            .context("make the store writable")?;
 
         let committing = Instant::now();
         let place = Arc::new(directory(&layout.store())?);
@@ -153,7 +155,7 @@ impl Commit<'_> {
         let timeout = self.target.lock_timeout;
         let exclusive = |timeout| {
             let (path, kind) = (layout.big_lock(), layout.lock_kind);
-            lock(&path, kind, LockMode::Exclusive, timeout, &cancelled).context(
+            lock(&self.talk.run, &path, kind, LockMode::Exclusive, timeout, &cancelled).context(
                 "wait for exclusive access to the database; end the process that uses it \
                  and try again",
             )
@@ -179,8 +181,12 @@ impl Commit<'_> {
     fn verify_through_daemon(&self, added: &HashSet<ItemName>) -> Result<()> {
         let StoreTarget { layout, daemon_timeout, .. } = self.target;
         let paths: Vec<String> = added.iter().map(|name| layout.path_of(name)).collect();
-        let mut client =
-            await_ready(&layout.socket(), &self.target.layout.probe(), *daemon_timeout)?;
+        let mut client = await_ready(
+            &self.talk.run,
+            &layout.socket(),
+            &self.target.layout.probe(),
+            *daemon_timeout,
+        )?;
         let valid = client.valid(&paths)?;
         if valid.len() != paths.len() {
             bail!("the daemon reports {} of {} restored items as valid", valid.len(), paths.len());

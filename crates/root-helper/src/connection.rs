@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use storecache_runtime::memory::{ByteSemaphore, MeteredBytes, Unpacking};
-use storecache_runtime::{liveness, threads};
+use storecache_runtime::{RunContext, threads};
 
 /// How often signals are checked while the user process sends nothing.
 const LOOK_FOR_SIGNALS: Duration = Duration::from_millis(50);
@@ -50,6 +50,8 @@ pub fn checked(
 
 /// The connection of the root helper: requests in, replies out.
 pub struct Conversation {
+    /// The run that the user process asked for.
+    pub run: RunContext,
     requests: Receiver<Result<(Request, MeteredBytes)>>,
     /// The memory for payloads of requests.
     memory: ByteSemaphore,
@@ -71,6 +73,7 @@ impl Conversation {
     /// Starts to read requests, whose parts have at most `largest` bytes, and to catch signals. `limit` is how long
     /// the user process may send nothing while locks are held, and how long it may leave replies unread.
     pub fn start(
+        run: RunContext,
         input: impl Read + Send + 'static,
         largest: u32,
         limit: Option<Duration>,
@@ -109,6 +112,7 @@ impl Conversation {
         let (phase, holds_locks) = (Cell::new(Phase::Plan), Cell::new(false));
         let warnings = warnings.into_iter().collect();
         Ok(Conversation {
+            run,
             requests,
             memory,
             cancel,
@@ -193,7 +197,7 @@ impl Conversation {
     /// activity, and if the user process does not read.
     pub fn tell_signs(&self) {
         let output = Arc::clone(&self.output);
-        liveness::process_run().set_listener(move |phase, sign, text| {
+        self.run.set_listener(move |phase, sign, text| {
             let Ok(mut output) = output.try_lock() else { return };
             if !output.has_room() {
                 return;
@@ -206,7 +210,7 @@ impl Conversation {
 
     pub fn enter(&self, phase: Phase) {
         self.phase.set(phase);
-        liveness::enter(phase.name());
+        self.run.begin_phase(phase.name());
     }
 
     pub fn phase(&self) -> Phase {

@@ -91,9 +91,10 @@ pub fn restore(
         let directory = Arc::clone(&staged[&parent].staging.directory);
         targets.push((*at, Target { directory, name }));
     }
-    let unpackers = Unpackers::one(Unpacker::new(&index, targets, None, &request.memory)?);
+    let unpackers =
+        Unpackers::one(Unpacker::new(&talk.run, &index, targets, None, &request.memory)?);
     let places = staged.values().map(|staged| Arc::clone(&staged.place)).collect();
-    let mut writeback = writeback(places, request.sync)?;
+    let mut writeback = writeback(&talk.run, places, request.sync)?;
     receive_frames(talk, next, &frames, &unpackers, &mut writeback)?;
     let unpacked = unpackers.finish()?;
     let sync_seconds = writeback.end().wait()?.as_secs_f64();
@@ -230,7 +231,10 @@ fn run_locks(talk: &Conversation, store: &StoreRequest) -> Result<Vec<Lock>> {
         parents.insert((metadata.dev(), metadata.ino()), parent);
     }
     let cancelled = || talk.cancel.check();
-    parents.values().map(|parent| run_lock(parent, store.lock_timeout, &cancelled)).collect()
+    parents
+        .values()
+        .map(|parent| run_lock(&talk.run, parent, store.lock_timeout, &cancelled))
+        .collect()
 }
 
 fn split(place: &Path) -> Result<(PathBuf, String)> {

@@ -39,7 +39,7 @@ pub fn restore(
     mut guardian: Guardian,
 ) -> Result<()> {
     talk.enter(Phase::Plan);
-    let target = StoreTarget::new(store_request)?;
+    let target = StoreTarget::new(&talk.run, store_request)?;
     let layout = &target.layout;
     let cancelled = || talk.cancel.check();
     // Obtain write access before reading anything of the snapshot.
@@ -102,9 +102,10 @@ pub fn restore(
     prepare_store(&target, owner)?;
     let staging = Staging::create(&access.staging_parent(layout))?;
     let ids = (owner.uid, owner.gid);
-    let unpackers = files.unpack(&choice.wanted, &staging.directory, ids, &request.memory)?;
+    let unpackers =
+        files.unpack(&talk.run, &choice.wanted, &staging.directory, ids, &request.memory)?;
     let staged = Arc::new(directory(staging.path())?);
-    let mut writeback = writeback(vec![staged], request.sync)?;
+    let mut writeback = writeback(&talk.run, vec![staged], request.sync)?;
     receive_frames(talk, next, &frames, &unpackers, &mut writeback)?;
     let unpacked = unpackers.finish()?;
     let threads = request.memory.threads;
@@ -217,12 +218,12 @@ fn prepare_store(target: &StoreTarget, owner: Owner) -> Result<()> {
     }
     if Listener::find(&layout.socket())?.is_some() {
         // Let the daemon create its own database in its own way.
-        await_ready(&layout.socket(), &target.layout.probe(), target.daemon_timeout)?;
+        await_ready(&target.run, &layout.socket(), &target.layout.probe(), target.daemon_timeout)?;
     }
     make_directory(&layout.database_dir(), 0o755, owner)?;
     make_lock_file(&layout.big_lock(), owner, &layout.state())?;
     let timeout = target.lock_timeout;
     let (path, kind) = (layout.big_lock(), layout.lock_kind);
-    let _big_lock = lock(&path, kind, LockMode::Exclusive, timeout, &|| Ok(()))?;
+    let _big_lock = lock(&target.run, &path, kind, LockMode::Exclusive, timeout, &|| Ok(()))?;
     LiveDatabase::create_if_missing(layout, owner)
 }

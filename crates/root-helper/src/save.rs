@@ -18,6 +18,7 @@ use std::collections::{HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use storecache_entry::Digest;
+use storecache_runtime::RunContext;
 use storecache_snapshot::{BaseItem, Frame, PackInput, PackOptions, StoreFacts, fingerprint, pack};
 use storecache_store::{Frozen, Lock, StoreKind, freeze, in_root};
 
@@ -104,11 +105,11 @@ pub fn save(
 ) -> Result<()> {
     talk.enter(Phase::Freeze);
     let mut source = match store.kind {
-        StoreKind::Plain => plain_source(store)?,
+        StoreKind::Plain => plain_source(&talk.run, store)?,
         StoreKind::Guix | StoreKind::Nix => store_source(talk, store, guardian)?,
     };
     let left_out = source.leave_out(&request.leave_out);
-    let narrowed = narrow(store, &mut source.inputs, source.frozen.as_mut(), request)?;
+    let narrowed = narrow(&talk.run, store, &mut source.inputs, source.frozen.as_mut(), request)?;
     talk.reply(&Reply::Frozen(FreezeReport {
         left_out: left_out.len() as u64,
         used: narrowed.used,
@@ -156,7 +157,7 @@ pub fn save(
         talk.reply_with(&reply, &frame.bytes)
     };
     let inputs = std::mem::take(&mut source.inputs);
-    let packed = pack(database, inputs, &options, &mut sink)?;
+    let packed = pack(&talk.run, database, inputs, &options, &mut sink)?;
     let mut rows_only = Vec::new();
     if source.frozen.is_some() {
         rows_only = left_out;
@@ -179,7 +180,7 @@ fn store_source(
     store: &StoreRequest,
     mut guardian: Option<Guardian>,
 ) -> Result<SaveSource> {
-    let target = StoreTarget::new(store)?;
+    let target = StoreTarget::new(&talk.run, store)?;
     let layout = &target.layout;
     if !is_there(&layout.database())? {
         bail!(
@@ -204,7 +205,7 @@ fn store_source(
         used: Some(item.registered),
     });
     let migrations = frozen.migrations.iter().map(|name| name.as_str().into()).collect();
-    let facts = StoreFacts { migrations, ..survey(store, true)? };
+    let facts = StoreFacts { migrations, ..survey(&talk.run, store, true)? };
     Ok(SaveSource {
         facts,
         inputs: inputs.collect(),
@@ -216,7 +217,7 @@ fn store_source(
     })
 }
 
-fn plain_source(store: &StoreRequest) -> Result<SaveSource> {
+fn plain_source(run: &RunContext, store: &StoreRequest) -> Result<SaveSource> {
     let mut inputs = Vec::new();
     for path in &store.paths {
         let inside = path.strip_prefix("/").unwrap_or(path);
@@ -245,7 +246,7 @@ fn plain_source(store: &StoreRequest) -> Result<SaveSource> {
     }
     inputs.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(SaveSource {
-        facts: survey(store, true)?,
+        facts: survey(run, store, true)?,
         frozen: None,
         database_archive_path: String::new(),
         items_under: String::new(),

@@ -6,6 +6,7 @@ use super::store_context::StoreTarget;
 use anyhow::{Context, Result};
 use std::collections::HashSet;
 use std::time::SystemTime;
+use storecache_runtime::RunContext;
 use storecache_snapshot::{PackInput, last_read, reading_shows};
 use storecache_store::{Candidate, Frozen, ItemName, Layout, beyond, closures_of, live_roots};
 
@@ -23,13 +24,14 @@ pub struct Narrowed {
 /// Records when each input was last used, and removes the inputs that the request excludes or that exceed the size
 /// limit, from the frozen database too. Plain directories are never removed.
 pub fn narrow(
+    run: &RunContext,
     store: &StoreRequest,
     inputs: &mut Vec<PackInput>,
     frozen: Option<&mut Frozen>,
     request: &SaveRequest,
 ) -> Result<Narrowed> {
     let Some(frozen) = frozen else { return Ok(Narrowed::default()) };
-    let layout = &StoreTarget::new(store)?.layout;
+    let layout = &StoreTarget::new(run, store)?.layout;
     let mut gone = HashSet::new();
     let outside = outside(&request.roots, inputs, frozen, layout)?;
     drop_from(inputs, &outside, &mut gone);

@@ -15,7 +15,7 @@ use super::{closure_query, doctor, restore_plain, restore_store, save};
 use anyhow::{Context, Result, bail};
 use std::io::{BufReader, Stdin, stdin, stdout};
 use storecache_runtime::standard_error::note;
-use storecache_runtime::{disclosure, liveness};
+use storecache_runtime::{RunContext, disclosure};
 
 /// The most bytes of a cause that are reported: some causes quote input.
 const CAUSE_LIMIT: usize = 8 << 10;
@@ -23,15 +23,16 @@ const CAUSE_LIMIT: usize = 8 << 10;
 /// Serves the user process on standard input and output. Returns the exit code. With `everywhere`, root's rights are
 /// used on any path that the user process names.
 pub fn serve(everywhere: bool) -> u8 {
+    let run = RunContext::default();
     let mut phase = Phase::Start;
     let mut rights = None;
     let mut input = BufReader::with_capacity(1 << 16, stdin());
     let done = greet(everywhere, &mut input).and_then(|mandate| {
         phase = Phase::Plan;
         let Agreed { store, share, guardian, confinement } =
-            agree(&mut input, mandate, &mut rights)?;
+            agree(&run, &mut input, mandate, &mut rights)?;
         let (largest, limit) = (share.message(), store.mandate.limit());
-        let talk = Conversation::start(input, largest, limit, confinement.warning())?;
+        let talk = Conversation::start(run, input, largest, limit, confinement.warning())?;
         converse(&talk, &store, share, guardian).inspect_err(|_| phase = talk.phase())
     });
     let Err(e) = done else { return 0 };
@@ -80,6 +81,7 @@ struct Agreed {
 /// Receives the store request, and gives up all rights that it does not need. Sets `rights` to the reason if the
 /// process runs without root's rights.
 fn agree(
+    run: &RunContext,
     input: &mut BufReader<Stdin>,
     mut mandate: Caller,
     rights: &mut Option<String>,
@@ -94,7 +96,7 @@ fn agree(
         lift_limits()?;
     }
     // The guardian may have to start a daemon, which may need all of root's rights.
-    let guardian = store.kind.has_database().then(Guardian::wait).transpose()?;
+    let guardian = store.kind.has_database().then(|| Guardian::wait(run)).transpose()?;
     Stage::Asked.enter()?;
     let confinement = confine()?;
     disclosure::limit_to(store.mandate.confined())?;
@@ -115,9 +117,9 @@ fn converse(
     share: Share,
     guardian: Option<Guardian>,
 ) -> Result<()> {
-    liveness::process_run().set_stall_timeout(store.stall);
+    talk.run.set_stall_timeout(store.stall);
     talk.tell_signs();
-    talk.reply(&Reply::Store(survey(store, store.asks_version)?))?;
+    talk.reply(&Reply::Store(survey(&talk.run, store, store.asks_version)?))?;
     // Only one save or restore is served, because rights that it does not need are given up permanently.
     let mut guardian = Some(guardian);
     while let Some(message) = talk.receive_or_end()? {

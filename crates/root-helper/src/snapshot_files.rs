@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use storecache_runtime::RunContext;
 use storecache_runtime::memory::{MeteredBytes, Unpacking};
 use storecache_snapshot::{Index, ItemEntry, SnapshotError, Target, Unpacked, Unpacker, inherited};
 use storecache_store::ItemName;
@@ -67,6 +68,7 @@ impl Files {
     /// Starts to extract these items into one directory, with members of the given owner.
     pub fn unpack(
         &self,
+        run: &RunContext,
         names: &[ItemName],
         directory: &Arc<OwnedFd>,
         owner: (u32, u32),
@@ -82,7 +84,7 @@ impl Files {
                 })
                 .peekable();
             if targets.peek().is_some() {
-                unpackers.push((which, Unpacker::new(index, targets, Some(owner), memory)?));
+                unpackers.push((which, Unpacker::new(run, index, targets, Some(owner), memory)?));
             }
         }
         Ok(Unpackers(unpackers))

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use storecache_daemon as daemon;
 use storecache_daemon::{Daemon, DaemonLookup, DetectedDaemon, VerifiedListener};
-use storecache_runtime::liveness;
+use storecache_runtime::RunContext;
 use storecache_runtime::memory::MeteredBytes;
 use storecache_runtime::writeback::Writeback;
 use storecache_snapshot::Unpacked;
@@ -26,6 +26,8 @@ const SHEPHERD_SOCKETS: [&str; 2] = ["/run/shepherd/socket", "/var/run/shepherd/
 
 /// A store with a database, and everything that is needed to work on it.
 pub struct StoreTarget {
+    /// The run that works on the store.
+    pub run: RunContext,
     pub layout: Layout,
     pub lock_timeout: Duration,
     pub daemon_timeout: Duration,
@@ -33,11 +35,11 @@ pub struct StoreTarget {
 }
 
 impl StoreTarget {
-    /// Finds the store of a request.
+    /// Finds the store of a request, for `run`.
     ///
     /// # Errors
     /// If the store is not found.
-    pub fn new(request: &StoreRequest) -> Result<Self> {
+    pub fn new(run: &RunContext, request: &StoreRequest) -> Result<Self> {
         if !is_directory(&request.root)? {
             bail!("there is no directory {}", request.root.display());
         }
@@ -52,6 +54,7 @@ impl StoreTarget {
             );
         }
         Ok(StoreTarget {
+            run: run.clone(),
             layout,
             lock_timeout: request.lock_timeout,
             daemon_timeout: request.daemon_timeout,
@@ -80,7 +83,7 @@ impl StoreTarget {
     /// If it cannot be verified.
     pub fn verified_listener(&self) -> Result<VerifiedListener> {
         let owner = Owner::find(&self.layout)?.uid;
-        VerifiedListener::verify(&self.layout.socket(), owner, self.daemon_timeout)
+        VerifiedListener::verify(&self.run, &self.layout.socket(), owner, self.daemon_timeout)
     }
 
     fn whereabouts(&self) -> Result<DaemonLookup<'_>> {
@@ -106,6 +109,7 @@ impl StoreTarget {
             requester: mandate.requester,
             owner: Owner::find(&self.layout)?.uid,
             timeout: self.daemon_timeout,
+            run: &self.run,
         })
     }
 
@@ -114,13 +118,13 @@ impl StoreTarget {
         let path = self.layout.gc_lock();
         make_lock_file(&path, Owner::find(&self.layout)?, &self.layout.state())?;
         let kind = self.layout.lock_kind;
-        lock(&path, kind, LockMode::Shared, self.lock_timeout, cancelled)
+        lock(&self.run, &path, kind, LockMode::Shared, self.lock_timeout, cancelled)
             .context("lock out garbage collectors; try again when the collection has ended")
     }
 
     /// Takes the lock that keeps other restores from running.
     pub fn run_lock(&self, cancelled: &dyn Fn() -> Result<()>) -> Result<Lock> {
-        run_lock(&self.layout.state(), self.lock_timeout, cancelled)
+        run_lock(&self.run, &self.layout.state(), self.lock_timeout, cancelled)
     }
 }
 
@@ -147,11 +151,12 @@ fn is_directory(path: &Path) -> Result<bool> {
 /// Keeps other restores out of a directory, by a lock on the directory itself: no other program locks it, and no file
 /// is left behind.
 pub fn run_lock(
+    run: &RunContext,
     directory: &Path,
     timeout: Duration,
     cancelled: &dyn Fn() -> Result<()>,
 ) -> Result<Lock> {
-    lock(directory, LockKind::Flock, LockMode::Exclusive, timeout, cancelled)
+    lock(run, directory, LockKind::Flock, LockMode::Exclusive, timeout, cancelled)
         .context("wait for another restore to end; try again when it has ended")
 }
 
@@ -188,12 +193,12 @@ pub fn check_space(place: &Path, bytes: u64, files: u64) -> Result<()> {
 
 /// Starts the thread that flushes staged files to the disk while a restore unpacks, if that is `wanted`. `places` are
 /// open directories, at least one on each file system that the restore writes to.
-pub fn writeback(places: Vec<Arc<OwnedFd>>, wanted: bool) -> Result<Writeback> {
+pub fn writeback(run: &RunContext, places: Vec<Arc<OwnedFd>>, wanted: bool) -> Result<Writeback> {
     let order = move || {
         let each = |place| syncfs(place).context("write the staged files to the disk");
         places.iter().try_for_each(each)
     };
-    Writeback::start(wanted.then_some(order))
+    Writeback::start(run, wanted.then_some(order))
 }
 
 /// Receives the frames of a plan, in order, followed by the commit request. `next` is the first request.
@@ -213,7 +218,7 @@ pub fn receive_frames(
                 unpackers.submit(sent, bytes)?;
                 let Unpacked { items, bytes } = unpackers.progress();
                 let (at, of) = (at + 1, frames.len());
-                liveness::moved(format!(
+                talk.run.report_progress(format!(
                     "{at} of {of} frames, {items} items and {bytes} bytes unpacked"
                 ));
                 writeback.written(bytes);

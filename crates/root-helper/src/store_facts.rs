@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use storecache_daemon::nix_version;
 use storecache_programs::{Program, output};
+use storecache_runtime::RunContext;
 use storecache_runtime::untrusted_text::Untrusted;
 use storecache_snapshot::StoreFacts;
 use storecache_store::{Owner, StoreKind, system};
@@ -17,7 +18,7 @@ use storecache_store::{Owner, StoreKind, system};
 const DAEMON_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Returns the facts about a store. The version is determined only on request, because that starts another program.
-pub fn survey(request: &StoreRequest, with_version: bool) -> Result<StoreFacts> {
+pub fn survey(run: &RunContext, request: &StoreRequest, with_version: bool) -> Result<StoreFacts> {
     let empty = StoreFacts {
         kind: request.kind.name().into(),
         store_dir: Untrusted::default(),
@@ -31,7 +32,7 @@ pub fn survey(request: &StoreRequest, with_version: bool) -> Result<StoreFacts> 
     if !request.kind.has_database() {
         return Ok(empty);
     }
-    let target = StoreTarget::new(request)?;
+    let target = StoreTarget::new(run, request)?;
     let layout = &target.layout;
     let facts = StoreFacts {
         store_dir: layout.store_dir.into(),

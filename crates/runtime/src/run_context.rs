@@ -23,6 +23,8 @@ struct Shared {
     canceled: Arc<AtomicBool>,
     /// Everything that fails after the first expired timeout may be a consequence of it.
     first_timeout: OnceLock<TimedOut>,
+    /// Whether the run has stopped waiting for a root helper that still undoes its changes.
+    undoing: AtomicBool,
 }
 
 /// Receives the phase, the kind of the report and its text.
@@ -178,6 +180,16 @@ impl RunContext {
     /// Returns the flag that cancels the run, for signal handlers, which can only set a flag.
     pub fn cancel_flag(&self) -> &Arc<AtomicBool> {
         &self.0.canceled
+    }
+
+    /// Records that the run ends while a root helper still undoes its changes.
+    pub fn mark_undoing(&self) {
+        self.0.undoing.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether a root helper still undoes its changes, because the run has stopped waiting for it.
+    pub fn is_undoing(&self) -> bool {
+        self.0.undoing.load(Ordering::Relaxed)
     }
 
     /// Returns why the run was canceled.

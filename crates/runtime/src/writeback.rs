@@ -6,8 +6,8 @@
 //! Flushes begin early, so that little is left to wait for at the end. If the disk will not be used after a
 //! power failure, nothing is flushed.
 
-use crate::liveness::{self, POLL_INTERVAL, ProcActivity};
-use crate::threads;
+use crate::liveness::{POLL_INTERVAL, ProcActivity, seconds};
+use crate::{RunContext, threads};
 use anyhow::{Result, anyhow};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::thread::JoinHandle;
@@ -18,6 +18,7 @@ const STEP: u64 = 64 << 20;
 
 /// Flushes a file or file system from time to time while it is written.
 pub struct Writeback {
+    run: RunContext,
     disk: Option<Disk>,
     /// Number of written bytes at which the next flush is due.
     due: u64,
@@ -33,15 +34,15 @@ struct Disk {
 
 /// The last flush, which may still be running.
 #[derive(Default)]
-pub struct FinalFlush(Option<(Receiver<()>, JoinHandle<Result<()>>)>);
+pub struct FinalFlush(Option<(RunContext, Receiver<()>, JoinHandle<Result<()>>)>);
 
 impl Writeback {
     /// Starts the thread that flushes. `order` flushes everything that was written so far, and waits until that
-    /// is on the disk. With `None`, nothing is ever flushed.
+    /// is on the disk. With `None`, nothing is ever flushed. The wait at the end is reported to `run`.
     ///
     /// # Errors
     /// If the thread cannot be started.
-    pub fn start<F>(order: Option<F>) -> Result<Self>
+    pub fn start<F>(run: &RunContext, order: Option<F>) -> Result<Self>
     where
         F: Fn() -> Result<()> + Send + 'static,
     {
@@ -55,7 +56,7 @@ impl Writeback {
             let thread = threads::start("to flush written data", write)?;
             Ok(Disk { orders, ended, thread })
         };
-        Ok(Writeback { disk: order.map(start).transpose()?, due: STEP })
+        Ok(Writeback { run: run.clone(), disk: order.map(start).transpose()?, due: STEP })
     }
 
     /// Reports the total number of bytes written so far, and requests a flush if one is due.
@@ -68,9 +69,10 @@ impl Writeback {
 
     /// Requests the last flush. The caller has written everything.
     pub fn end(self) -> FinalFlush {
+        let run = self.run;
         FinalFlush(self.disk.map(|disk| {
             disk.write();
-            (disk.ended, disk.thread)
+            (run, disk.ended, disk.thread)
         }))
     }
 }
@@ -93,12 +95,12 @@ impl FinalFlush {
     /// # Errors
     /// If any flush failed.
     pub fn wait(self) -> Result<Duration> {
-        let Some((ended, thread)) = self.0 else { return Ok(Duration::ZERO) };
+        let Some((run, ended, thread)) = self.0 else { return Ok(Duration::ZERO) };
         let started = Instant::now();
         while ended.recv_timeout(POLL_INTERVAL) == Err(RecvTimeoutError::Timeout) {
             if ProcActivity::read(std::process::id()).is_some_and(|it| it.waits_for_disk) {
-                let time = liveness::seconds(started.elapsed());
-                liveness::alive(format!("the disk has been writing for {time}"));
+                let time = seconds(started.elapsed());
+                run.report_active(format!("the disk has been writing for {time}"));
             }
         }
         thread.join().map_err(|_| anyhow!("the thread that writes to the disk panicked"))??;

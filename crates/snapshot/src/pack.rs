@@ -26,7 +26,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use storecache_runtime::memory::{ByteSemaphore, FRAME, LONG_FRAME, Packing, Permit};
-use storecache_runtime::{liveness, threads};
+use storecache_runtime::{RunContext, threads};
 
 /// One item to pack.
 pub struct PackInput {
@@ -94,11 +94,12 @@ pub struct Packed {
 }
 
 /// Packs a database file, given by archive path, directory and name, and then `inputs` in the given order. Each
-/// frame goes to `sink`, in order, on the calling thread.
+/// frame goes to `sink`, in order, on the calling thread, and is reported to `run` as progress.
 ///
 /// # Errors
 /// The first error of reading, compressing or `sink`. No frame follows after it.
 pub fn pack(
+    run: &RunContext,
     database: Option<(String, Arc<OwnedFd>, Vec<u8>)>,
     inputs: Vec<PackInput>,
     options: &PackOptions,
@@ -122,7 +123,7 @@ pub fn pack(
         // Only the workers hold these now, so that each side notices when the other has ended.
         drop((jobs, frames_in));
 
-        let written = workers.and_then(|_| deliver(&frames, sink));
+        let written = workers.and_then(|_| deliver(run, &frames, sink));
         drop(frames);
         memory.close();
         let planned = planner.join().map_err(|_| anyhow!("the planning thread panicked"))?;
@@ -148,6 +149,7 @@ struct Made {
 
 /// Passes the frames, which arrive in any order, to `sink` in the order of their numbers.
 fn deliver(
+    run: &RunContext,
     frames: &Receiver<Result<Made>>,
     sink: &mut dyn FnMut(Frame) -> Result<()>,
 ) -> Result<()> {
@@ -159,7 +161,7 @@ fn deliver(
         early.insert(made.number, made);
         while let Some(Made { mut frame, claim, .. }) = early.remove(&next) {
             raw += frame.raw;
-            liveness::moved(format!("{next} frames packed, {raw} bytes"));
+            run.report_progress(format!("{next} frames packed, {raw} bytes"));
             frame.progress.raw = raw;
             sink(frame)?;
             drop(claim);

@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use storecache_runtime::memory::{ByteSemaphore, FRAME, Unpacking};
-use storecache_runtime::{liveness, threads};
+use storecache_runtime::{RunContext, threads};
 
 /// Amount of data that was written.
 #[derive(Debug, Clone, Copy, Default)]
@@ -45,6 +45,7 @@ pub struct Unpacker {
 type Submitted = (u32, Box<dyn AsRef<[u8]> + Send>);
 
 struct Shared {
+    run: RunContext,
     index: Arc<Index>,
     check: ArchiveCheck<Arc<Index>>,
     targets: Targets,
@@ -62,8 +63,9 @@ struct Shared {
 impl Unpacker {
     /// Starts the workers. `wanted` maps positions in `index.items` to targets. With an `owner`, members get
     /// canonical attributes and that user and group. Without, they get the attributes that the snapshot
-    /// recorded.
+    /// recorded. Each frame is reported to `run` as progress.
     pub fn new(
+        run: &RunContext,
         index: &Arc<Index>,
         wanted: impl IntoIterator<Item = (usize, Target)>,
         owner: Option<(u32, u32)>,
@@ -71,6 +73,7 @@ impl Unpacker {
     ) -> Result<Self> {
         let targets = Targets::new(index, wanted)?;
         let shared = Arc::new(Shared {
+            run: run.clone(),
             index: Arc::clone(index),
             check: ArchiveCheck::new(Arc::clone(index), targets.positions()),
             targets,
@@ -213,7 +216,8 @@ impl Shared {
                 }
             }
         }
-        liveness::moved(format!("frame {number} of {} unpacked", self.index.frames.len()));
+        let all = self.index.frames.len();
+        self.run.report_progress(format!("frame {number} of {all} unpacked"));
         raw.clear();
         raw.shrink_to(FRAME as usize);
         worker.raw = raw;

@@ -18,7 +18,8 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
-use storecache_runtime::{disclosure, liveness};
+use storecache_runtime::liveness::seconds;
+use storecache_runtime::{RunContext, disclosure};
 
 /// Pause before the next attempt to take a lock that another process holds. `flock` has no deadline, and a
 /// thread that blocks in it could not be canceled.
@@ -65,11 +66,12 @@ pub struct LockTimeout {
     pub holders: String,
 }
 
-/// Locks a directory or a file. A missing file is created.
+/// Locks a directory or a file. A missing file is created. `run` receives the holders of the lock during the wait.
 ///
 /// # Errors
 /// [`LockTimeout`] after `timeout`; any error of `cancelled`, as soon as it fails.
 pub fn lock(
+    run: &RunContext,
     path: &Path,
     kind: LockKind,
     mode: LockMode,
@@ -77,11 +79,12 @@ pub fn lock(
     cancelled: &dyn Fn() -> Result<()>,
 ) -> Result<Lock> {
     let file = open(path).with_context(|| format!("lock {}", path.display()))?;
-    lock_open(file, path, kind, mode, timeout, cancelled)
+    lock_open(run, file, path, kind, mode, timeout, cancelled)
 }
 
 /// As [`lock`], for a file or directory that is already open; `path` is for messages.
 pub fn lock_open(
+    run: &RunContext,
     file: File,
     path: &Path,
     kind: LockKind,
@@ -100,9 +103,9 @@ pub fn lock_open(
                 // Do this rarely: finding the holders examines every process.
                 if told.is_none_or(|told| told.elapsed() >= TELL) {
                     told = Some(Instant::now());
-                    let (held, time) = (path.display(), liveness::seconds(started.elapsed()));
+                    let (held, time) = (path.display(), seconds(started.elapsed()));
                     let holders = describe(&holders(&file)?);
-                    liveness::waiting(format!(
+                    run.report_waiting(format!(
                         "the lock on {held} is held by {holders}, waiting for {time}"
                     ));
                 }

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
+use storecache_runtime::RunContext;
 use storecache_runtime::retry::insist;
 
 /// The list of items that a commit is about to root and place, a file in its staging directory. It is not a
@@ -57,7 +58,9 @@ fn undo_one(layout: &Layout, staging: &AbandonedStaging) -> Result<bool> {
     }
     // While this process holds the lock, no other process builds one of these items.
     let (path, kind) = (layout.big_lock(), layout.lock_kind);
-    let alone = lock(&path, kind, LockMode::Exclusive, LONGEST_WAIT, &|| Ok(())).ok();
+    // The wait is too short for a report.
+    let run = RunContext::default();
+    let alone = lock(&run, &path, kind, LockMode::Exclusive, LONGEST_WAIT, &|| Ok(())).ok();
     let valid = LiveDatabase::open(layout)?.valid(layout)?;
     let store = File::open(layout.store()).context("open the store")?;
     let staged = staging.directory();

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use std::sync::Arc;
 use storecache_backend::{Backend, Health};
 use storecache_root_helper::protocol::{Finding, Light};
+use storecache_runtime::RunContext;
 use storecache_runtime::memory::Traffic;
 use storecache_store::{Layout, StoreKind};
 
@@ -16,10 +17,15 @@ const APART: i64 = 60;
 const FAR_APART: i64 = 24 * 3600;
 
 /// Returns rows for the backends, the quarantine and the clock.
-pub fn look(options: &Doctor, kind: StoreKind, layout: &Layout) -> Vec<Finding> {
+pub fn look(
+    context: &RunContext,
+    options: &Doctor,
+    kind: StoreKind,
+    layout: &Layout,
+) -> Vec<Finding> {
     let places = options.backends.iter();
     let opened: Vec<_> = places
-        .map(|place| (place, resolve::one_backend(place, kind, Traffic::default())))
+        .map(|place| (place, resolve::one_backend(context, place, kind, Traffic::default())))
         .collect();
     let mut ahead = None;
     let mut rows = Vec::new();

@@ -12,28 +12,29 @@ use storecache_root_helper::HelperError;
 use storecache_root_helper::client::RootHelperProcess;
 use storecache_root_helper::doctor::without_root;
 use storecache_root_helper::protocol::{Finding, Light, Reply, Request, StoreRequest};
+use storecache_runtime::RunContext;
 use storecache_store::Layout;
 
 /// Prints one row for each check. Fails if any of them is red.
-pub fn doctor(options: &Doctor) -> Result<Conclusion> {
-    or_json(&options.output, run(options))
+pub fn doctor(context: &RunContext, options: &Doctor) -> Result<Conclusion> {
+    or_json(&options.output, run(context, options))
 }
 
-fn run(options: &Doctor) -> Result<Conclusion> {
+fn run(context: &RunContext, options: &Doctor) -> Result<Conclusion> {
     let kind = resolve::kind(&options.store)?;
     if !kind.has_database() {
         bail!("a plain store has nothing to examine; see `storecache verify` for snapshots");
     }
     let layout = Layout::new(kind, &options.store.root)?;
-    let request = resolve::store_request(&options.store, kind);
-    let mut rows = match examine(&request) {
+    let request = resolve::store_request(context, &options.store, kind);
+    let mut rows = match examine(context, &request) {
         Ok(found) => [vec![sudo_works(), store(&layout)], found].concat(),
         Err(e) => {
-            let open = without_root(&request)?;
+            let open = without_root(context, &request)?;
             [vec![sudo_fails(e), store(&layout)], open].concat()
         }
     };
-    rows.extend(environment_checks::look(options, kind, &layout));
+    rows.extend(environment_checks::look(context, options, kind, &layout));
     rows.push(last_runs());
     let worst = rows.iter().map(|row| row.light).max().unwrap_or(Light::Green);
     if options.output.json {
@@ -44,8 +45,9 @@ fn run(options: &Doctor) -> Result<Conclusion> {
     Ok(if worst == Light::Red { Conclusion::Failed } else { Conclusion::Done })
 }
 
-fn examine(request: &StoreRequest) -> Result<Vec<Finding>, HelperError> {
-    let mut root = RootHelperProcess::start_to_examine(&cancel::on_signals()?, request)?;
+fn examine(context: &RunContext, request: &StoreRequest) -> Result<Vec<Finding>, HelperError> {
+    cancel::on_signals(context)?;
+    let mut root = RootHelperProcess::start_to_examine(context, request)?;
     root.survey(request)?;
     root.send(&Request::Examine, &[])?;
     match root.receive()?.0 {

@@ -7,7 +7,6 @@ use crate::commands::require::{self, RequireCheck};
 use crate::commands::session::{Failure, RunFacts, print_skipped};
 use crate::report::{self, BaseUse, Bytes, Hit, Items, Outcome, Seconds};
 use storecache_backend::EntryName;
-use storecache_root_helper::client;
 use storecache_root_helper::protocol::{Plan, Restored};
 
 /// The findings of the steps of a restore so far.
@@ -143,7 +142,7 @@ impl Findings {
             required: self.required.required,
             profiles: profiles.profiles,
             daemon,
-            undoing: has_undone && client::is_still_undoing(),
+            undoing: has_undone && self.run.context.is_undoing(),
             ..Outcome::default()
         };
         self.run.complete(report, failure)
@@ -192,7 +191,7 @@ mod tests {
     fn planned(phase: Phase) -> Findings {
         let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
         let mut found = Findings { lookup_seconds: 1.5, downloaded: 700, ..Findings::default() };
-        found.run = RunFacts::new("restore", false);
+        found.run = RunFacts::new(&Default::default(), "restore", false);
         found.run.phase = phase;
         found.run.warnings = vec!["a backend is skipped".into()];
         found.name = EntryName::parse("key.20261122T095500.000000Z");

@@ -21,10 +21,11 @@ use storecache_backend::{BackendError, EntryName};
 use storecache_root_helper::HelperError;
 use storecache_root_helper::client::RootHelperProcess;
 use storecache_root_helper::protocol::{Phase, Reply, Request};
+use storecache_runtime::RunContext;
 
 /// Restores items that are missing from the store from the best entry that the ladder finds.
-pub fn restore(options: &Restore) -> Result<Conclusion> {
-    let (outcome, done) = attempt(options);
+pub fn restore(context: &RunContext, options: &Restore) -> Result<Conclusion> {
+    let (outcome, done) = attempt(context, options);
     done.map(|()| ending(&outcome, options.fail_on_miss))
 }
 
@@ -35,13 +36,14 @@ pub(super) fn ending(outcome: &Outcome, fail_on_miss: bool) -> Conclusion {
 }
 
 /// As [`restore`], with the report in any case.
-pub(super) fn attempt(options: &Restore) -> (Outcome, Result<()>) {
+pub(super) fn attempt(context: &RunContext, options: &Restore) -> (Outcome, Result<()>) {
     let started = Instant::now();
-    let found = Findings { run: RunFacts::new("restore", options.dry_run), ..Findings::default() };
+    let found =
+        Findings { run: RunFacts::new(context, "restore", options.dry_run), ..Findings::default() };
     let mut run = RestoreRun { options, found };
-    let clocks = cancel::start_clocks(&options.clocks);
+    let clocks = cancel::start_clocks(context, &options.clocks);
     let done = clocks.map_err(RunError::from).and_then(|()| run.run());
-    report::stopping();
+    report::stopping(context);
     let mut found = run.found;
     let failure = done.err().map(|e| found.run.failure(&e));
     let start = take(&mut found.start);
@@ -107,7 +109,13 @@ impl RestoreRun<'_> {
         }
         let backend = Arc::clone(&session.backend);
         let (kind, ladder) = (session.request.kind, &session.key.ladder);
-        let mut fallback = EntryFallback::begin(backend.as_ref(), self.options, kind, ladder);
+        let mut fallback = EntryFallback::begin(
+            &self.found.run.context,
+            backend.as_ref(),
+            self.options,
+            kind,
+            ladder,
+        );
         let restored = self.restore_best(&mut session, &mut fallback);
         self.found.rejected = fallback.into_findings();
         restored?;

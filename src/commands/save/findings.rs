@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn failed_save_reports_what_was_packed() {
-        let mut run = RunFacts::new("save", false);
+        let mut run = RunFacts::new(&Default::default(), "save", false);
         run.phase = Phase::Pack;
         let passed_over = vec![("newest".to_owned(), "its base is gone".to_owned())];
         let found = Findings {

@@ -49,10 +49,11 @@ impl SaveRun<'_> {
         // The cache service may have turned out to use another version of the protocol than expected.
         self.found.run.backend = backend.describe();
         let opened = newest.as_ref().map(|(name, opened)| (name, opened));
-        let known = Newest::read(policy, opened, &bad, self.state).unwrap_or_else(|e| {
-            self.found.run.warnings.push(e.to_string());
-            None
-        });
+        let known = Newest::read(&self.found.run.context, policy, opened, &bad, self.state)
+            .unwrap_or_else(|e| {
+                self.found.run.warnings.push(e.to_string());
+                None
+            });
         let base = self.find_base(backend, newest, &bad, is_plain);
         self.found.lookup_seconds = looking.elapsed().as_secs_f64();
         Ok(Existing { exact, bad, seen, newest: known, base })

@@ -23,26 +23,27 @@ use std::time::Instant;
 use storecache_backend::{Backend, Entry, EntryName, EntryWriter, Refused};
 use storecache_root_helper::HelperError;
 use storecache_root_helper::protocol::{FreezeReport, Phase, Reply, Request, SaveRequest};
-use storecache_runtime::liveness;
+use storecache_runtime::RunContext;
 use storecache_snapshot::{Origin, ProfileFacts};
 
 /// Saves the store that the options name, if the policy finds it worthwhile.
-pub fn save(options: &Save) -> Result<Conclusion> {
-    attempt(options).1.map(|()| Conclusion::Done)
+pub fn save(context: &RunContext, options: &Save) -> Result<Conclusion> {
+    attempt(context, options).1.map(|()| Conclusion::Done)
 }
 
 /// As [`save`], with the report in any case.
-pub(super) fn attempt(options: &Save) -> (Outcome, Result<()>) {
+pub(super) fn attempt(context: &RunContext, options: &Save) -> (Outcome, Result<()>) {
     let started = Instant::now();
-    let clocks = cancel::start_clocks(&options.clocks);
-    let mut found = Findings { run: RunFacts::new("save", options.dry_run), ..Findings::default() };
+    let clocks = cancel::start_clocks(context, &options.clocks);
+    let mut found =
+        Findings { run: RunFacts::new(context, "save", options.dry_run), ..Findings::default() };
     let state = State::find(options).unwrap_or_else(|e| {
         found.run.warnings.push(format!("{e:#}"));
         None
     });
     let mut run = SaveRun { options, state: state.as_ref(), origin: action::origin(), found };
     let done = clocks.map_err(NotSaved::from).and_then(|()| run.run());
-    report::stopping();
+    report::stopping(context);
     let mut found = run.found;
     let (reason, failure) = match done.map_err(|e| e.reason(options.policy.policy)) {
         Ok(()) => (None, None),
@@ -149,7 +150,7 @@ impl SaveRun<'_> {
             return Err(HelperError::unexpected_reply("Frozen").into());
         };
         // The root helper has reported its phase; from here on it waits for this process.
-        liveness::enter(Phase::Pack.name());
+        self.found.run.context.begin_phase(Phase::Pack.name());
         let newest = existing.newest.as_ref();
         let FreezeReport { items, growth, .. } = frozen;
         self.found.growth = newest.map(|_| Growth { items: growth.items, bytes: growth.nar_bytes });
@@ -199,7 +200,8 @@ impl SaveRun<'_> {
 
     fn delete_superseded(&mut self, backend: &dyn Backend, written: &Entry, bad: &[EntryName]) {
         let Some(keep) = self.options.keep else { return };
-        let Retained { deleted, warning } = retention::retain(backend, written, keep, bad);
+        let Retained { deleted, warning } =
+            retention::retain(&self.found.run.context, backend, written, keep, bad);
         self.found.deleted = deleted;
         self.found.run.warnings.extend(warning);
     }

@@ -15,17 +15,18 @@ use anyhow::Result;
 use storecache_key::suggest::{
     Candidate, Ingredient, Observation, Suggestion, of_commits, of_heads, suggest as search,
 };
+use storecache_runtime::RunContext;
 
 /// With fewer snapshots, almost any ingredient would explain the changes.
 const FEWEST: usize = 3;
 
 /// Prints the candidates and the suggestion. Having no suggestion is not a failure.
-pub fn suggest(options: &Suggest) -> Result<Conclusion> {
-    or_json(&options.output, run(options))
+pub fn suggest(context: &RunContext, options: &Suggest) -> Result<Conclusion> {
+    or_json(&options.output, run(context, options))
 }
 
-fn run(options: &Suggest) -> Result<Conclusion> {
-    let Observations { past, left_out, older } = observations::read(options)?;
+fn run(context: &RunContext, options: &Suggest) -> Result<Conclusion> {
+    let Observations { past, left_out, older } = observations::read(context, options)?;
     let (kin, past, others) = largest_kin(past);
     let commits = Commits::find(&past)?;
     let enough = |used: &[&Past]| used.len() >= FEWEST && has_changed(&observations(used));

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use storecache_backend::{Backend, BackendError, Directory, EntryName};
 use storecache_entry::{Digest, Rung};
+use storecache_runtime::RunContext;
 use storecache_runtime::memory::Traffic;
 use storecache_runtime::untrusted_text::escape;
 use storecache_snapshot::{Head, Index, Opened, SnapshotError};
@@ -48,7 +49,7 @@ pub struct Observations {
 /// # Errors
 /// If the snapshots cannot be listed, or if a listed snapshot cannot be read. A file that is not a snapshot,
 /// or has a format that this version does not know, is left out.
-pub fn read(options: &Suggest) -> Result<Observations> {
+pub fn read(context: &RunContext, options: &Suggest) -> Result<Observations> {
     let mut found = Observations { past: Vec::new(), left_out: Vec::new(), older: 0 };
     let mut items = Items::default();
     match &options.snapshots {
@@ -69,7 +70,7 @@ pub fn read(options: &Suggest) -> Result<Observations> {
                 }
                 (kind, _) => kind.unwrap_or(StoreKind::Plain),
             };
-            let (backend, warnings) = resolve::backend(place, kind, Traffic::default())?;
+            let (backend, warnings) = resolve::backend(context, place, kind, Traffic::default())?;
             resolve::print_warnings(&warnings);
             let rung = Rung::Prefix(options.key_prefix.clone());
             let (mut entries, notes) = backend.entries(&rung)?;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
+use storecache_runtime::RunContext;
 use storecache_runtime::memory::Unpacking;
 use storecache_snapshot::{Index, Target, Unpacker};
 
@@ -21,7 +22,14 @@ fn unpacker(yard: &ExtractDir, index: &Index) -> Unpacker {
     let target = Arc::new(OwnedFd::from(fs::File::open(yard.target()).unwrap()));
     let target = Target { directory: target, name: "it".into() };
     let memory = Unpacking::on(2);
-    Unpacker::new(&Arc::new(index.clone()), [(0, target)], Some((0, 0)), &memory).unwrap()
+    Unpacker::new(
+        &RunContext::default(),
+        &Arc::new(index.clone()),
+        [(0, target)],
+        Some((0, 0)),
+        &memory,
+    )
+    .unwrap()
 }
 
 /// Replaces a directory or file by a symbolic link to the outside, and keeps the original.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use storecache_root_helper::consistency_checks::{check_database, check_kind};
+use storecache_runtime::RunContext;
 use storecache_runtime::memory::Unpacking;
 use storecache_snapshot::{Opened, Target, Unpacker, Verifier, write_database};
 use storecache_store::{
@@ -78,7 +79,8 @@ pub fn restore_some(bytes: &[u8], chosen: &dyn Fn(&str) -> bool) -> Result<Tree>
         (at, Target { directory: Arc::clone(&directory), name })
     });
     let shared = Arc::new(index.clone());
-    let unpacker = Unpacker::new(&shared, targets, Some((0, 0)), &Unpacking::on(2))?;
+    let unpacker =
+        Unpacker::new(&RunContext::default(), &shared, targets, Some((0, 0)), &Unpacking::on(2))?;
     for number in index.frames_of(positions.iter().copied()) {
         unpacker.submit(number, frame_bytes(bytes, &index, number as usize).to_vec())?;
     }

@@ -15,6 +15,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use storecache_entry::Rung;
+use storecache_runtime::RunContext;
 use storecache_runtime::files::{DirPath, FileFacts, FileKind, Foreign, NewFile, OpenDir, kind_in};
 use storecache_runtime::retry::insist;
 use storecache_runtime::writeback::Writeback;
@@ -25,6 +26,7 @@ const ENDING: &str = ".tar.zst";
 /// A directory of entry files. Other users may be able to write to it, so everything in it is reached through
 /// [`OpenDir`], and anything with the name of an entry that is not a regular file is skipped.
 pub struct Directory {
+    run: RunContext,
     place: DirPath,
     path: PathBuf,
     /// Whether an entry is flushed to the disk before it becomes visible.
@@ -36,7 +38,14 @@ pub struct Directory {
 impl Directory {
     pub fn new(place: impl Into<DirPath>, sync: bool) -> Self {
         let place = place.into();
-        Directory { path: place.path(), place, sync, opened: OnceLock::new() }
+        let run = RunContext::default();
+        Directory { run, path: place.path(), place, sync, opened: OnceLock::new() }
+    }
+
+    /// Reports waits for the disk to `run`.
+    pub fn for_run(mut self, run: &RunContext) -> Self {
+        self.run = run.clone();
+        self
     }
 
     /// Returns the directory, which is opened on first use, or `None` if it does not exist.
@@ -91,7 +100,7 @@ impl Directory {
         file.file().set_permissions(PermissionsExt::from_mode(0o644)).with_context(context)?;
         let disk = file.file().try_clone().with_context(context)?;
         let order = move || disk.sync_data().context("flush an entry to disk");
-        let writeback = Writeback::start(self.sync.then_some(order))?;
+        let writeback = Writeback::start(&self.run, self.sync.then_some(order))?;
         let directory = Arc::clone(directory);
         Ok(Box::new(Writer { file, directory, name: name.clone(), target, size: 0, writeback }))
     }

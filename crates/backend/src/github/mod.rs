@@ -35,10 +35,10 @@ use rest::Rest;
 use rest_error::Asker;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use storecache_entry::Rung;
+use storecache_runtime::RunContext;
 use storecache_runtime::memory::{ByteSemaphore, Traffic};
 use token_scopes::Access;
 
@@ -101,8 +101,9 @@ impl GitHub {
     ///
     /// # Errors
     /// If the environment names no service.
-    pub fn new(options: &GitHubService, version: &str) -> Result<Self> {
+    pub fn new(run: &RunContext, options: &GitHubService, version: &str) -> Result<Self> {
         let wire = Arc::new(RetryingClient::new(
+            run,
             "the cache service",
             options.token.clone(),
             options.timeouts,
@@ -131,12 +132,6 @@ impl GitHub {
     pub fn within(mut self, traffic: Traffic) -> Self {
         self.traffic = traffic;
         self.hub.ahead.becomes(traffic.ahead);
-        self
-    }
-
-    /// Stops waiting for answers when the flag is set.
-    pub fn called_off_by(self, flag: &Arc<AtomicBool>) -> Self {
-        let _ = self.hub.wire().called_off.set(Arc::clone(flag));
         self
     }
 

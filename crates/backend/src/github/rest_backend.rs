@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use octocrab::models::actions::ActionsCacheItem;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use storecache_runtime::RunContext;
 
 /// A repository on GitHub.
 pub struct Repository {
@@ -25,18 +25,12 @@ impl Repository {
     ///
     /// # Errors
     /// If the network cannot be set up.
-    pub fn new(options: &RepositoryOptions) -> Result<Self> {
+    pub fn new(run: &RunContext, options: &RepositoryOptions) -> Result<Self> {
         // The token of the REST API is sent with REST requests alone.
-        let wire = Arc::new(RetryingClient::new("GitHub", Secret::new(""), options.timeouts)?);
+        let wire = Arc::new(RetryingClient::new(run, "GitHub", Secret::new(""), options.timeouts)?);
         let rest = Rest::new(Arc::clone(&wire), options.api.clone(), Asker::Person);
         let name = options.api.repository.clone().unwrap_or_default();
         Ok(Repository { wire, rest, name })
-    }
-
-    /// Stops waiting for answers when the flag is set.
-    pub fn called_off_by(self, flag: &Arc<AtomicBool>) -> Self {
-        let _ = self.wire.called_off.set(Arc::clone(flag));
-        self
     }
 }
 

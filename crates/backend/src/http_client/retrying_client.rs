@@ -16,11 +16,11 @@ use std::error::Error;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{self, Poll};
 use std::time::{Duration, Instant};
-use storecache_runtime::liveness;
+use storecache_runtime::RunContext;
+use storecache_runtime::liveness::seconds;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
@@ -46,10 +46,10 @@ impl RequestError {
     }
 }
 
-/// The run was canceled while it waited for the network.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("{}", liveness::cancel_reason())]
-pub struct CalledOff;
+/// The run was canceled while it waited for the network, for this reason.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct CalledOff(String);
 
 /// How often to check for cancellation.
 const LOOK: Duration = Duration::from_millis(50);
@@ -67,6 +67,8 @@ pub struct Whole {
 
 /// Connections of one backend.
 pub struct RetryingClient {
+    /// The run that uses the connections. They report activity to it, and waits end if it is canceled.
+    run: RunContext,
     engine: Engine,
     service: Client,
     blobs: Client,
@@ -76,14 +78,17 @@ pub struct RetryingClient {
     pub token: Secret,
     /// Name of the server, for messages.
     who: &'static str,
-    /// Set when the run is canceled.
-    pub called_off: OnceLock<Arc<AtomicBool>>,
     /// Seconds by which our clock was ahead of the server's at its first answer.
     ahead: OnceLock<i64>,
 }
 
 impl RetryingClient {
-    pub fn new(who: &'static str, token: Secret, timeouts: NetworkTimeouts) -> Result<Self> {
+    pub fn new(
+        run: &RunContext,
+        who: &'static str,
+        token: Secret,
+        timeouts: NetworkTimeouts,
+    ) -> Result<Self> {
         // Fails if another part of this process has installed one before.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let engine = Engine::start()?;
@@ -105,6 +110,7 @@ impl RetryingClient {
             client.map_err(|e| anyhow!("set up the network: {}", told(&e)))
         };
         Ok(RetryingClient {
+            run: run.clone(),
             engine,
             service: client(|builder| builder.redirect(Policy::none()))?,
             blobs: client(|builder| builder.redirect(Policy::limited(5)))?,
@@ -114,7 +120,6 @@ impl RetryingClient {
             timeouts,
             token,
             who,
-            called_off: OnceLock::new(),
             ahead: OnceLock::new(),
         })
     }
@@ -124,21 +129,25 @@ impl RetryingClient {
         self.ahead.get().copied()
     }
 
+    /// Returns the run that uses the connections.
+    pub fn run(&self) -> &RunContext {
+        &self.run
+    }
+
     pub fn runtime(&self) -> &Runtime {
         self.engine.runtime()
     }
 
     /// Waits for network I/O, unless the run is canceled.
     pub fn wait<T>(&self, future: impl Future<Output = T>) -> Result<T, CalledOff> {
-        let called_off = || self.called_off.get().is_some_and(|flag| flag.load(Ordering::Relaxed));
         self.runtime().block_on(async {
             let mut future = pin!(future);
-            while !called_off() {
+            while !self.run.is_canceled() {
                 if let Ok(done) = timeout(LOOK, future.as_mut()).await {
                     return Ok(done);
                 }
             }
-            Err(CalledOff)
+            Err(CalledOff(self.run.cancel_reason()))
         })
     }
 
@@ -190,7 +199,7 @@ impl RetryingClient {
     }
 
     fn thought(&self, since: Instant) -> String {
-        let time = liveness::seconds(since.elapsed());
+        let time = seconds(since.elapsed());
         format!("{} did not answer for {time}, but the connection is open", self.who)
     }
 
@@ -237,14 +246,14 @@ impl RetryingClient {
         loop {
             let left = limit.saturating_sub(began.elapsed());
             if left.is_zero() {
-                let time = liveness::seconds(limit);
+                let time = seconds(limit);
                 return Err(RequestError::temporary(format!(
                     "no answer in time: no bytes received for {time}"
                 )));
             }
             match timeout(left.min(THINKING.min(limit / 4)), answer.as_mut()).await {
                 Ok(done) => return done.map_err(|e| RequestError::temporary(told(&e))),
-                Err(_) => liveness::alive(self.thought(began)),
+                Err(_) => self.run.report_active(self.thought(began)),
             }
         }
     }
@@ -259,7 +268,12 @@ impl RetryingClient {
         bytes: Bytes,
     ) -> Result<Response, RequestError> {
         let moved = Arc::new(Mutex::new(Instant::now()));
-        let body = TrackedBody { rest: bytes, moved: Arc::clone(&moved), who: self.who };
+        let body = TrackedBody {
+            run: self.run.clone(),
+            rest: bytes,
+            moved: Arc::clone(&moved),
+            who: self.who,
+        };
         let mut sending = pin!(request.body(reqwest::Body::wrap(body)).send());
         // Not the stall timeout: the last bytes may still be on their way, and the server has to store them.
         let limit = self.timeouts.answer;
@@ -274,7 +288,7 @@ impl RetryingClient {
             }
             match timeout((limit - quiet).min(THINKING.min(limit / 4)), sending.as_mut()).await {
                 Ok(done) => return done.map_err(|e| RequestError::temporary(told(&e))),
-                Err(_) => liveness::alive(self.thought(last)),
+                Err(_) => self.run.report_active(self.thought(last)),
             }
         }
     }
@@ -286,7 +300,7 @@ impl RetryingClient {
     ) -> Result<T, RequestError> {
         match timeout(self.timeouts.stall, step).await {
             Ok(Ok(step)) => {
-                liveness::moved(format!("bytes from {}", self.who));
+                self.run.report_progress(format!("bytes from {}", self.who));
                 Ok(step)
             }
             Ok(Err(e)) => Err(RequestError::temporary(told(&e))),
@@ -329,6 +343,7 @@ pub fn told(error: &reqwest::Error) -> String {
 
 /// A request body that records when its bytes are taken.
 struct TrackedBody {
+    run: RunContext,
     rest: Bytes,
     moved: Arc<Mutex<Instant>>,
     who: &'static str,
@@ -344,7 +359,8 @@ impl Body for TrackedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         const PIECE: usize = 64 << 10;
         *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        liveness::moved(format!("bytes to {}", self.who));
+        let bytes_to = format!("bytes to {}", self.who);
+        self.run.report_progress(bytes_to);
         if self.rest.is_empty() {
             return Poll::Ready(None);
         }

@@ -33,8 +33,8 @@ use object_store::path::Path;
 use quarantine_note::{asides, is_aside};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use storecache_entry::Rung;
+use storecache_runtime::RunContext;
 use storecache_runtime::memory::{ByteSemaphore, Traffic};
 use write_lock::WriteLock;
 
@@ -60,8 +60,8 @@ impl Objects {
     ///
     /// # Errors
     /// If the environment has no credentials.
-    pub fn new(options: &Options, version: &str) -> Result<Self> {
-        let wire = RetryingClient::new("the object store", Secret::new(""), options.timeouts)?;
+    pub fn new(run: &RunContext, options: &Options, version: &str) -> Result<Self> {
+        let wire = RetryingClient::new(run, "the object store", Secret::new(""), options.timeouts)?;
         let wire = Arc::new(wire);
         let address = options.address.clone();
         let store = provider::open(options, &wire).with_context(|| address.to_string())?;
@@ -88,12 +88,6 @@ impl Objects {
     pub fn within(mut self, traffic: Traffic) -> Self {
         self.traffic = traffic;
         self.hub.ahead.becomes(traffic.ahead);
-        self
-    }
-
-    /// Stops waiting for answers when the flag is set.
-    pub fn called_off_by(self, flag: &Arc<AtomicBool>) -> Self {
-        let _ = self.hub.wire.called_off.set(Arc::clone(flag));
         self
     }
 

@@ -18,7 +18,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use storecache_runtime::liveness;
+use storecache_runtime::RunContext;
 use tokio::time::{Instant, Sleep, sleep};
 
 /// The longest response body that is read, in bytes. Ranges and pages of lists are much shorter.
@@ -87,7 +87,7 @@ impl HttpService for HttpTransport {
         let answer = answer.map_err(|fault| failed(ObjectError::of_fault(fault)))?;
         wire.note_time(answer.headers());
         let (head, body) = Response::<reqwest::Body>::from(answer).into_parts();
-        let body = Clocked::new(body, wire.timeouts.stall);
+        let body = Clocked::new(wire.run(), body, wire.timeouts.stall);
         if head.status.is_success() {
             return Ok(HttpResponse::from_parts(head, HttpResponseBody::new(body)));
         }
@@ -133,6 +133,7 @@ async fn gathered(mut body: HttpRequestBody) -> Result<Bytes, HttpError> {
 
 /// A response body with a stall timeout.
 struct Clocked {
+    run: RunContext,
     body: reqwest::Body,
     stall: Duration,
     alarm: Pin<Box<Sleep>>,
@@ -140,8 +141,8 @@ struct Clocked {
 }
 
 impl Clocked {
-    fn new(body: reqwest::Body, stall: Duration) -> Self {
-        Clocked { body, stall, alarm: Box::pin(sleep(stall)), got: 0 }
+    fn new(run: &RunContext, body: reqwest::Body, stall: Duration) -> Self {
+        Clocked { run: run.clone(), body, stall, alarm: Box::pin(sleep(stall)), got: 0 }
     }
 
     /// Returns the beginning of the body, up to [`LONGEST_ERROR`]. The body only explains an error, so failures to
@@ -169,7 +170,7 @@ impl Body for Clocked {
         let temporary = |what| failed(ObjectError::Temporary { what, wait: None });
         match Pin::new(&mut self.body).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
-                liveness::moved("bytes from the object store");
+                self.run.report_progress("bytes from the object store");
                 self.got += frame.data_ref().map_or(0, |data| data.len() as u64);
                 if self.got > LONGEST {
                     let what = "the response is too long".to_owned();

@@ -164,7 +164,7 @@ fn answer(target: &StoreTarget) -> Result<Finding> {
     }
     let asked = Instant::now();
     let timeout = target.daemon_timeout.min(LONGEST_WAIT);
-    Ok(match await_ready(&layout.socket(), &layout.probe(), timeout) {
+    Ok(match await_ready(&target.run, &layout.socket(), &layout.probe(), timeout) {
         Ok(_) => Finding::green(format!("answers in {} ms", asked.elapsed().as_millis())),
         Err(e) => {
             let daemon = target.daemon().map_or(Daemon::None, |found| found.daemon);

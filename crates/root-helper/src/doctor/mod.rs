@@ -10,6 +10,7 @@ use super::connection::Conversation;
 use super::protocol::{Finding, Light, Reply, StoreRequest};
 use super::store_context::StoreTarget;
 use anyhow::Result;
+use storecache_runtime::RunContext;
 
 /// The number of names that a finding lists.
 const NAMED: usize = 3;
@@ -35,7 +36,7 @@ const CHECKS: [Check; 12] = [
 
 /// Makes all checks and replies with the findings.
 pub fn examine(talk: &Conversation, store: &StoreRequest) -> Result<()> {
-    let target = StoreTarget::new(store)?;
+    let target = StoreTarget::new(&talk.run, store)?;
     let mut found = Vec::new();
     for check in &CHECKS {
         talk.cancel.check()?;
@@ -48,8 +49,8 @@ pub fn examine(talk: &Conversation, store: &StoreRequest) -> Result<()> {
 ///
 /// # Errors
 /// If the store is not found.
-pub fn without_root(store: &StoreRequest) -> Result<Vec<Finding>> {
-    let target = StoreTarget::new(store)?;
+pub fn without_root(run: &RunContext, store: &StoreRequest) -> Result<Vec<Finding>> {
+    let target = StoreTarget::new(run, store)?;
     let open = CHECKS.iter().filter(|(_, takes_root, _)| !takes_root);
     let mut found: Vec<Finding> = open.map(|check| row(check, &target)).collect();
     let closed = CHECKS.iter().filter(|(_, takes_root, _)| *takes_root);

@@ -9,10 +9,12 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout};
 use storecache_programs::{Program, spawn};
-use storecache_runtime::liveness::{self, POLL_INTERVAL, SILENCE_THRESHOLD, StallTimer};
+use storecache_runtime::RunContext;
+use storecache_runtime::liveness::{POLL_INTERVAL, SILENCE_THRESHOLD, StallTimer};
 
 /// A guardian process. When dropped, it is asked to end, and waited for unless it hangs.
 pub(super) struct GuardianHandle {
+    run: RunContext,
     /// The name for messages.
     name: &'static str,
     child: Child,
@@ -30,12 +32,12 @@ pub(super) struct GuardianHandle {
 pub(super) struct Died(String);
 
 impl GuardianHandle {
-    /// Starts a guardian, which waits for its first order.
-    pub fn start(program: &Path, name: &'static str) -> Result<Self> {
+    /// Starts a guardian, which waits for its first order. Its reports go to `run`.
+    pub fn start(run: &RunContext, program: &Path, name: &'static str) -> Result<Self> {
         let mut child = spawn(Program::Guardian { program, name }).context("start the guardian")?;
         let orders = child.stdin.take().context("the guardian has no input")?;
         let answers = BufReader::new(child.stdout.take().context("the guardian has no output")?);
-        Ok(GuardianHandle { name, child, orders, answers, owed: 0, hangs: false })
+        Ok(GuardianHandle { run: run.clone(), name, child, orders, answers, owed: 0, hangs: false })
     }
 
     pub fn pid(&self) -> u32 {
@@ -61,12 +63,12 @@ impl GuardianHandle {
     /// Returns the answer to the last order.
     ///
     /// # Errors
-    /// [`Died`] if the guardian is dead; [`liveness::TimedOut`] if it shows no activity; its causes if the order
+    /// [`Died`] if the guardian is dead; [`TimedOut`](storecache_runtime::liveness::TimedOut) if it shows no activity; its causes if the order
     /// failed; and any error of `cancelled`. In the last case the answer is still to come.
     pub fn answer(&mut self, cancelled: &dyn Fn() -> Result<()>) -> Result<Answer> {
         let pid = self.child.id();
         // The guardian polls all the time, so its read counters are not evidence of progress.
-        let mut stall_timer = StallTimer::new(liveness::stall_timeout()).without_bytes();
+        let mut stall_timer = StallTimer::new(self.run.stall_timeout()).without_bytes();
         let mut is_continued = false;
         // The last status text of the guardian about the process that it waits for.
         let mut last_report = String::new();
@@ -78,7 +80,7 @@ impl GuardianHandle {
                 Some(Ok(Answer::Alive(activity, text))) => {
                     stall_timer.reset();
                     last_report = format!("; its last report: {text}");
-                    liveness::process_run().forward_in_phase(activity, text);
+                    self.run.forward_in_phase(activity, text);
                 }
                 Some(Ok(answer)) => {
                     self.owed -= 1;
@@ -98,12 +100,12 @@ impl GuardianHandle {
                 None => match stall_timer.sample(&[pid]) {
                     Some(activity) => {
                         let name = self.name;
-                        liveness::alive(format!(
+                        self.run.report_active(format!(
                             "the {name}, process {pid}: {activity}{last_report}"
                         ));
                     }
                     // The user process leaves it to this timeout then: its own began earlier.
-                    None => liveness::waiting(format!(
+                    None => self.run.report_waiting(format!(
                         "the {}, process {pid}, {}{last_report}",
                         self.name,
                         stall_timer.describe_silence()
@@ -117,7 +119,7 @@ impl GuardianHandle {
                 self.hangs = true;
                 let what =
                     format!("the {}, process {pid}, {}", self.name, stall_timer.describe_silence());
-                bail!(liveness::timed_out("stall-timeout", what));
+                bail!(self.run.timed_out("stall-timeout", what));
             }
             // Another process may have stopped the guardian, and no other process would start the daemon.
             is_continued = true;

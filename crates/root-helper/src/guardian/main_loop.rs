@@ -21,7 +21,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use storecache_daemon::{DetectedDaemon, MountUnit, Starter, Stopper, VerifiedListener, parent_of};
-use storecache_runtime::liveness;
+use storecache_runtime::RunContext;
 
 /// How much later than the guardian the backup guardian kills a root helper that keeps the daemon stopped.
 const BACKUP_DELAY: Duration = Duration::from_secs(5);
@@ -47,14 +47,14 @@ pub fn guard() -> u8 {
     for signal in [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGABRT] {
         let _ = signal_hook::flag::register(signal, Arc::default());
     }
-    liveness::process_run()
-        .set_listener(|_, activity, text| answer(&Answer::Alive(activity, text.to_owned())));
-    serve_orders()
+    let run = RunContext::default();
+    run.set_listener(|_, activity, text| answer(&Answer::Alive(activity, text.to_owned())));
+    serve_orders(&run)
 }
 
 /// Executes the orders from standard input, in a process that is already set up. Returns the exit code.
-pub fn serve_orders() -> u8 {
-    let mut orders = match Orders::begin() {
+pub fn serve_orders(run: &RunContext) -> u8 {
+    let mut orders = match Orders::begin(run) {
         Ok(orders) => orders,
         Err(e) => return answer_result(Err(e)),
     };
@@ -62,7 +62,7 @@ pub fn serve_orders() -> u8 {
         // Nothing was changed, so there is nothing to recover.
         None => return 0,
         Some(line) if line == END => return 0,
-        Some(line) => GuardianState::take(&line),
+        Some(line) => GuardianState::take(run, &line),
     };
     let begun = duty.and_then(|duty| Ok((duty.begin()?, duty)));
     match begun {
@@ -90,13 +90,13 @@ pub(super) struct RestartPlan {
 }
 
 impl GuardianState {
-    fn take(line: &str) -> Result<Self> {
+    fn take(run: &RunContext, line: &str) -> Result<Self> {
         let GuardianInit { mut ward, is_backup, other } =
             serde_json::from_str(line).context("parse the guardian setup")?;
         ward.store.mandate = ward.mandate;
         storecache_runtime::disclosure::limit_to(ward.mandate.confined())?;
-        liveness::process_run().set_stall_timeout(ward.store.stall);
-        let target = StoreTarget::new(&ward.store)?;
+        run.set_stall_timeout(ward.store.stall);
+        let target = StoreTarget::new(run, &ward.store)?;
         let (restores, other) = (ward.restores, find_other(other)?);
         Ok(GuardianState { target, restores, is_backup, other })
     }
@@ -148,14 +148,18 @@ impl GuardianState {
                 }
                 STARTING => (stopping, back_by) = (false, None),
                 STOP => {
-                    liveness::enter(Phase::Commit.name());
+                    self.target.run.begin_phase(Phase::Commit.name());
                     back_by = self.back_by();
                     let called_off = || orders.none_waits();
                     self.record(known);
-                    answer_result(stopper.stop(self.target.daemon_timeout, &called_off));
+                    answer_result(stopper.stop(
+                        &self.target.run,
+                        self.target.daemon_timeout,
+                        &called_off,
+                    ));
                 }
                 START => {
-                    liveness::enter(Phase::Daemon.name());
+                    self.target.run.begin_phase(Phase::Daemon.name());
                     (started, back_by) = (true, None);
                     answer_result(self.start(known));
                 }
@@ -190,7 +194,7 @@ impl GuardianState {
         let DetectedDaemon { daemon, why, mut warnings } = self.target.daemon()?;
         let is_bare = daemon.bare_process().is_some();
         let listener = is_bare.then(|| self.target.verified_listener()).transpose()?;
-        let starter = Starter::prepare(&daemon, listener.as_ref())
+        let starter = Starter::prepare(&self.target.run, &daemon, listener.as_ref())
             .context("prepare to start the daemon again")?;
         warnings.extend(starter.replaced(&daemon)?.map(|replaced| replaced.to_string()));
         let layout = &self.target.layout;

@@ -8,12 +8,14 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, stdin};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
-use storecache_runtime::liveness::{self, ProcActivity};
+use storecache_runtime::RunContext;
+use storecache_runtime::liveness::ProcActivity;
 
 /// How often the root helper is checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(super) struct Orders {
+    run: RunContext,
     input: BufReader<File>,
     /// The root helper, which started this process.
     root_helper: OwnedFd,
@@ -22,8 +24,8 @@ pub(super) struct Orders {
 }
 
 impl Orders {
-    /// Reads orders from standard input.
-    pub fn begin() -> Result<Self> {
+    /// Reads orders for `run` from standard input.
+    pub fn begin(run: &RunContext) -> Result<Self> {
         let input =
             stdin().as_fd().try_clone_to_owned().context("open the input from the root helper")?;
         let parent = getppid().context("the root helper has ended")?;
@@ -32,7 +34,12 @@ impl Orders {
         if getppid() != Some(parent) {
             bail!("the root helper has ended");
         }
-        Ok(Orders { input: BufReader::new(input.into()), root_helper, stopped: None })
+        Ok(Orders {
+            run: run.clone(),
+            input: BufReader::new(input.into()),
+            root_helper,
+            stopped: None,
+        })
     }
 
     /// Returns the next order, or `None` if the root helper is dead. A root helper that sends no order before
@@ -84,7 +91,7 @@ impl Orders {
         if !ProcActivity::read(pid).is_some_and(|process| process.stopped) {
             self.stopped = None;
         } else if self.stopped.get_or_insert_with(Instant::now).elapsed()
-            >= liveness::stall_timeout() * 2
+            >= self.run.stall_timeout() * 2
         {
             let _ = kill_process(root_helper, Signal::CONT);
         }

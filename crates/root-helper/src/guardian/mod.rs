@@ -36,6 +36,7 @@ use handle::{Died, GuardianHandle};
 use messages::{Answer, GuardianInit, START, STARTING, STOP, STOPPING};
 use std::io::{Write, stderr};
 use std::path::Path;
+use storecache_runtime::RunContext;
 
 /// The root helper's connection to both guardians. When dropped, it ends them.
 pub struct Guardian {
@@ -46,16 +47,16 @@ pub struct Guardian {
 
 impl Guardian {
     /// Starts a guardian and a backup guardian, which run this program.
-    pub fn wait() -> Result<Self> {
+    pub fn wait(run: &RunContext) -> Result<Self> {
         // If the file was replaced, use the link to the running program.
         let program = std::env::current_exe().ok().filter(|path| path.exists());
-        Self::wait_with(&program.unwrap_or_else(|| "/proc/self/exe".into()))
+        Self::wait_with(run, &program.unwrap_or_else(|| "/proc/self/exe".into()))
     }
 
     /// As [`Guardian::wait`], but with another file as the program.
-    pub fn wait_with(program: &Path) -> Result<Self> {
-        let guardian = GuardianHandle::start(program, "guardian")?;
-        let backup = GuardianHandle::start(program, "backup-guardian")?;
+    pub fn wait_with(run: &RunContext, program: &Path) -> Result<Self> {
+        let guardian = GuardianHandle::start(run, program, "guardian")?;
+        let backup = GuardianHandle::start(run, program, "backup-guardian")?;
         Ok(Guardian { backup, guardian })
     }
 

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 use std::path::Path;
 use std::time::Duration;
-use storecache_daemon::{MountUnit, Stopper, await_ready, is_up_besides};
+use storecache_daemon::{Stopper, await_ready, is_up_besides};
 use storecache_runtime::retry::insist;
 use storecache_runtime::threads;
 use storecache_store::{Layout, aside, clean_refuges, clean_up, make_writable, undo};
@@ -50,7 +50,7 @@ impl GuardianState {
         let layout = &self.target.layout;
         let with_lock = |timeout, work: fn(&Layout, &Path) -> Result<()>| -> Result<()> {
             // Another run that has started by now does this work first.
-            let _lock = run_lock(&layout.state(), timeout, &|| Ok(()))?;
+            let _lock = run_lock(&self.target.run, &layout.state(), timeout, &|| Ok(()))?;
             insist(|| writing_to_store(layout, work))
         };
         let outcome = match away {
@@ -67,7 +67,7 @@ impl GuardianState {
     fn start_again(&self, DaemonAway { known, half_stopped }: DaemonAway) -> Result<()> {
         if let Some(stopper) = half_stopped {
             // The daemon may still answer although it is about to end; after that, no process would start it.
-            let _ = stopper.stop(self.target.daemon_timeout, &|| Ok(()));
+            let _ = stopper.stop(&self.target.run, self.target.daemon_timeout, &|| Ok(()));
         }
         // The guardian may have been killed after it had started the daemon.
         let stopped = known.stopped.daemon.bare_process();
@@ -89,15 +89,15 @@ pub(super) fn start(
 ) -> Result<()> {
     let Stopped { daemon, mount } = stopped;
     // If the mount stays, the daemon does not answer, and that is reported below.
-    let _ = mount.as_ref().map(MountUnit::stop);
+    let _ = mount.as_ref().map(|mount| mount.stop(&target.run));
     let socket = target.layout.socket();
-    let started = starter.start(&socket, target.daemon_timeout.max(START_LEAST));
-    mount.as_ref().map_or(Ok(()), MountUnit::start)?;
+    let started = starter.start(&target.run, &socket, target.daemon_timeout.max(START_LEAST));
+    mount.as_ref().map_or(Ok(()), |mount| mount.start(&target.run))?;
     started?;
     if !daemon.exists() {
         return Ok(());
     }
-    await_ready(&socket, &target.layout.probe(), target.daemon_timeout).map(drop)
+    await_ready(&target.run, &socket, &target.layout.probe(), target.daemon_timeout).map(drop)
 }
 
 /// Runs `work` in each directory that may contain staging, on a thread that may write to the store. The calling

@@ -72,7 +72,7 @@ fn restart(target: &StoreTarget, record: &StopRecord) -> Result<()> {
             .context("it was stopped by a --daemon-stop command; start it yourself")?,
     };
     let mount = record.mount.then(|| MountUnit::named_after(target.layout.store_dir));
-    let starter = Starter::prepare(&daemon, None)?;
+    let starter = Starter::prepare(&target.run, &daemon, None)?;
     start(target, &RestartPlan { stopped: Stopped { daemon, mount }, starter })
 }
 

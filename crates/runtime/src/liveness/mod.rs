@@ -4,7 +4,7 @@
 //! - [`wait`], [`output`]: run programs with such a timeout
 //! - [`BlockingWorker`], [`run_blocking`]: work that may block forever, on a separate thread
 //!
-//! They report to a [`RunContext`]. This module knows timeouts and `/proc`, and not what the phases
+//! They report to a [`RunContext`](crate::RunContext). This module knows timeouts and `/proc`, and not what the phases
 //! of a run are about.
 
 mod blocking;
@@ -15,10 +15,8 @@ pub use blocking::{BlockingWorker, Late, run_blocking, run_blocking_for};
 pub use child_process::{Watch, output, wait};
 pub use proc_activity::{ProcActivity, StallTimer, describe};
 
-use crate::RunContext;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 /// Default of the stall timeout.
@@ -90,53 +88,6 @@ impl fmt::Display for TimedOut {
 }
 
 impl std::error::Error for TimedOut {}
-
-static PROCESS_RUN: LazyLock<RunContext> = LazyLock::new(RunContext::default);
-
-/// Returns the context of code that does not get one from its caller yet.
-pub fn process_run() -> &'static RunContext {
-    &PROCESS_RUN
-}
-
-/// See [`RunContext::stall_timeout`].
-pub fn stall_timeout() -> Duration {
-    PROCESS_RUN.stall_timeout()
-}
-
-/// See [`RunContext::begin_phase`].
-pub fn enter(phase: &str) {
-    PROCESS_RUN.begin_phase(phase);
-}
-
-/// See [`RunContext::report_progress`].
-pub fn moved(text: impl Into<String>) {
-    PROCESS_RUN.report_progress(text);
-}
-
-/// See [`RunContext::report_active`].
-pub fn alive(text: impl Into<String>) {
-    PROCESS_RUN.report_active(text);
-}
-
-/// See [`RunContext::report_waiting`].
-pub fn waiting(text: impl Into<String>) {
-    PROCESS_RUN.report_waiting(text);
-}
-
-/// See [`RunContext::timed_out`].
-pub fn timed_out(flag: &'static str, what: impl Into<String>) -> TimedOut {
-    PROCESS_RUN.timed_out(flag, what)
-}
-
-/// See [`RunContext::first_timeout`].
-pub fn first_timeout() -> Option<&'static TimedOut> {
-    PROCESS_RUN.first_timeout()
-}
-
-/// See [`RunContext::cancel_reason`].
-pub fn cancel_reason() -> String {
-    PROCESS_RUN.cancel_reason()
-}
 
 /// Formats a time for people: `61 s`, `2.5 s`.
 pub fn seconds(time: Duration) -> String {
