@@ -10,14 +10,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use storecache_runtime::disclosure;
+use storecache_runtime::process_stat::{ProcessStat, processes};
 
 /// Number of characters after which a command line is truncated in messages: some contain a whole script.
 const COMMAND_LIMIT: usize = 120;
-
-/// Fields of `stat`, counted from the state: the name before it may contain anything (`man 5 proc_pid_stat`).
-const STATE: usize = 0;
-const PARENT: usize = 1;
-const START_TIME: usize = 19;
 
 /// `SS_CONNECTED`, as in the kernel's table of sockets.
 const CONNECTED: &str = "03";
@@ -92,8 +88,7 @@ pub fn parent(pid: u32) -> Option<u32> {
 /// # Errors
 /// If the process cannot be examined.
 pub fn parent_of(pid: u32) -> io::Result<u32> {
-    let parent = try_stat(pid, PARENT)?;
-    parent.try_into().map_err(|_| io::ErrorKind::InvalidData.into())
+    Ok(ProcessStat::read(pid)?.parent)
 }
 
 /// Returns the process and its direct children.
@@ -129,12 +124,12 @@ fn inode(target: &str) -> Option<String> {
 
 /// Whether the process is running, runnable, or waiting for a disk. Other waits do not count.
 pub fn is_at_work(pid: u32) -> bool {
-    try_field(pid, STATE).is_ok_and(|state| ["R", "D"].contains(&state.as_str()))
+    ProcessStat::read(pid).is_ok_and(|stat| stat.is_at_work())
 }
 
 /// Returns when the process was forked, in clock ticks since boot.
 pub fn started_at(pid: u32) -> Option<u64> {
-    stat(pid, START_TIME)
+    Some(ProcessStat::read(pid).ok()?.started_at)
 }
 
 /// Returns the current time, in the unit of [`started_at`].
@@ -147,23 +142,7 @@ pub fn ticks_now() -> u64 {
 
 /// Returns all processes that are visible from here.
 pub fn all() -> impl Iterator<Item = u32> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-}
-
-fn stat(pid: u32, field: usize) -> Option<u64> {
-    try_stat(pid, field).ok()
-}
-
-fn try_stat(pid: u32, field: usize) -> io::Result<u64> {
-    try_field(pid, field)?.parse().map_err(|_| io::ErrorKind::InvalidData.into())
-}
-
-fn try_field(pid: u32, field: usize) -> io::Result<String> {
-    let stat = std::fs::read_to_string(directory(pid).join("stat"))?;
-    let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace());
-    let value = fields.and_then(|mut fields| fields.nth(field).map(str::to_owned));
-    value.ok_or_else(|| io::ErrorKind::InvalidData.into())
+    processes().into_iter().flatten()
 }
 
 /// Describes the process for messages: `process 7 (nix-daemon --daemon)`, as far as the reader may know

@@ -6,6 +6,7 @@
 //! - [`untrusted_text`]: escaping of text from snapshots, servers and file names
 //! - [`files`], [`path_audit`]: directories that other users may write to, and which accounts can change a path
 //! - [`disclosure`]: limits on what is disclosed about other processes
+//! - [`process_stat`]: processes and their states, from `/proc`
 //! - [`writeback`]: flushes written data to the disk while more is written
 //! - [`retry`], [`threads`], [`standard_error`]: retries, threads, and lines for people
 //!
@@ -18,6 +19,7 @@ pub mod files;
 pub mod liveness;
 pub mod memory;
 pub mod path_audit;
+pub mod process_stat;
 pub mod retry;
 mod run_context;
 pub mod standard_error;

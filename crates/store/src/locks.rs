@@ -19,6 +19,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use storecache_runtime::liveness::seconds;
+use storecache_runtime::process_stat::{ProcessStat, processes};
 use storecache_runtime::{RunContext, disclosure};
 
 /// Pause before the next attempt to take a lock that another process holds. `flock` has no deadline, and a
@@ -223,15 +224,9 @@ pub fn holders(file: &File) -> Result<Vec<Holder>> {
     let own_pid = std::process::id();
     let listed = listed(&ours);
     let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc")?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        if pid == own_pid {
-            continue;
-        }
+    for pid in processes()?.filter(|&pid| pid != own_pid) {
         // A process may end during the scan: then it holds nothing.
-        let Ok(descriptors) = std::fs::read_dir(entry.path().join("fd")) else {
+        let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else {
             continue;
         };
         let identity = (ours.dev(), ours.ino());
@@ -243,11 +238,7 @@ pub fn holders(file: &File) -> Result<Vec<Holder>> {
             }
             let words = words.unwrap_or_default().into_iter().filter(|word| !word.is_empty());
             let words: Vec<_> = words.map(|word| word.to_string_lossy().into_owned()).collect();
-            let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
-            // `State: T (stopped)`, and `t` for a process that a debugger has stopped (`man 5
-            // proc_pid_status`).
-            let state = status.lines().find_map(|line| line.strip_prefix("State:"));
-            let stopped = state.is_some_and(|state| state.trim_start().starts_with(['T', 't']));
+            let stopped = ProcessStat::read(pid).is_ok_and(|stat| stat.is_stopped());
             found.push(Holder { pid, command: words.join(" "), stopped });
         }
     }

@@ -1,14 +1,10 @@
 //! Reads from `/proc` whether a silent process works, waits for a disk, or was stopped.
 
 use super::seconds;
+use crate::process_stat::ProcessStat;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
-
-/// Positions of fields in `stat`, counted from the state (`man 5 proc_pid_stat`).
-const STATE: usize = 0;
-const USER_TIME: usize = 11;
-const SYSTEM_TIME: usize = 12;
 
 /// Minimum time between two samples. Sampling costs a little processor time, and so does a process that keeps
 /// polling its queue.
@@ -84,17 +80,13 @@ impl ProcActivity {
 
     /// Returns `None` for a zombie too.
     fn in_directory(task: &Path) -> Option<Self> {
-        let stat = std::fs::read_to_string(task.join("stat")).ok()?;
-        let (_, rest) = stat.rsplit_once(')')?;
-        let fields: Vec<&str> = rest.split_whitespace().collect();
-        let number = |at: usize| -> Option<u64> { fields.get(at)?.parse().ok() };
-        let state = *fields.get(STATE)?;
-        (!matches!(state, "Z" | "X")).then_some(ProcActivity {
-            ticks: number(USER_TIME)? + number(SYSTEM_TIME)?,
-            queued: queued(task, state == "R").into_iter().collect(),
+        let stat = ProcessStat::read_in(task).ok()?;
+        (!stat.has_ended()).then(|| ProcActivity {
+            ticks: stat.processor_ticks,
+            queued: queued(task, stat.state == 'R').into_iter().collect(),
             moved: bytes_moved(task),
-            waits_for_disk: state == "D",
-            stopped: matches!(state, "T" | "t"),
+            waits_for_disk: stat.state == 'D',
+            stopped: stat.is_stopped(),
         })
     }
 
