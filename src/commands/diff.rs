@@ -11,8 +11,8 @@ use std::path::Path;
 use std::rc::Rc;
 use storecache_backend::EntryName;
 use storecache_key::{
-    ChangeKind, FILES, FileChange, KeyOptions, Moved, Repository, Side, WORKFLOW, WorkflowMode,
-    diff as compare, hash_of, of_step,
+    ChangeKind, FILES, FileChange, KeyOptions, Moved, NoRepository, Repository, Side, WORKFLOW,
+    WorkflowMode, diff as compare, hash_of, of_step,
 };
 use storecache_runtime::RunContext;
 use storecache_runtime::memory::Traffic;
@@ -98,7 +98,7 @@ fn find(
     context: &RunContext,
     text: &str,
     options: &DiffKeys,
-    repository: Result<&Repository, &anyhow::Error>,
+    repository: Result<&Repository, &NoRepository>,
 ) -> Result<Named> {
     if WORK_TREE.contains(&text) {
         return Ok(Named {

@@ -24,7 +24,7 @@ const LARGEST: u64 = 256 << 20;
 /// The error if the current directory is not in a git work tree, or if git cannot be run.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct NoRepository(String);
+pub struct NoRepository(pub String);
 
 /// A git repository, seen from a directory of its work tree.
 pub struct Repository {
@@ -71,10 +71,11 @@ impl Repository {
     /// Opens the repository that contains the current directory.
     ///
     /// # Errors
-    /// [`NoRepository`]
-    pub fn here() -> Result<Self> {
+    /// The reason why there is none.
+    pub fn here() -> Result<Self, NoRepository> {
         let no = |why: String| NoRepository(format!("{why}; run this command in a git work tree"));
-        let directory = std::env::current_dir().context("find the current directory")?;
+        let directory = std::env::current_dir()
+            .map_err(|e| no(format!("cannot find the current directory: {e}")))?;
         let output = command(&directory)
             .args(["rev-parse", "--show-toplevel", "--show-prefix"])
             .output()
@@ -88,12 +89,13 @@ impl Repository {
                 false => format!(": {said}"),
             };
             let place = directory.display();
-            return Err(no(format!("{place} is not in a git repository{why}")).into());
+            return Err(no(format!("{place} is not in a git repository{why}")));
         }
         let mut lines = output.stdout.split(|byte| *byte == b'\n');
         let mut path = || PathBuf::from(OsStr::from_bytes(lines.next().unwrap_or_default()));
         let (top, prefix) = (path(), path());
-        let objects = Rc::new(RefCell::new(Objects::start(&top)?));
+        let objects = Objects::start(&top).map_err(|e| no(format!("cannot run git: {e:#}")))?;
+        let objects = Rc::new(RefCell::new(objects));
         Ok(Repository { top, prefix: prefix.components().collect(), objects })
     }
 

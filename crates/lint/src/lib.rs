@@ -184,17 +184,14 @@ fn mends(
     same(&now) < same(found) && errors(&now) <= errors(found)
 }
 
-fn unreadable(source: &WorkflowFile, error: &anyhow::Error) -> Finding {
-    let (line, column) = error
-        .downcast_ref::<NotAWorkflow>()
-        .map_or((1, 1), |error| (error.line.max(1), error.column.max(1)));
+fn unreadable(source: &WorkflowFile, error: &NotAWorkflow) -> Finding {
     Finding {
         file: source.file.clone(),
-        line,
-        column,
+        line: error.line.max(1),
+        column: error.column.max(1),
         level: Level::Error,
         rule: rules::UNREADABLE,
-        message: format!("{error:#}"),
+        message: error.to_string(),
         fix: "fix the file: GitHub does not run it either".into(),
         lines: None,
         example: None,

@@ -26,10 +26,9 @@ pub fn store_workflow(tree: &dyn Tree) -> Result<PathBuf> {
                     keepers.push(file);
                 }
             }
-            Err(e) => unreadable.push(match e.downcast_ref::<NotAWorkflow>() {
-                Some(at) => format!("{}:{}:{}: {e:#}", file.display(), at.line, at.column),
-                None => format!("{}: {e:#}", file.display()),
-            }),
+            Err(NotAWorkflow { line, column, what }) => {
+                unreadable.push(format!("{}:{line}:{column}: {what}", file.display()));
+            }
         }
     }
     let tell = |files: &[&PathBuf]| {

@@ -2,7 +2,7 @@
 //! text.
 
 use super::yaml::{Data, Node, YamlError};
-use anyhow::{Result, bail};
+use anyhow::Result;
 use globset::GlobBuilder;
 use std::rc::Rc;
 
@@ -156,18 +156,18 @@ impl Workflow {
     /// Parses a workflow.
     ///
     /// # Errors
-    /// [`NotAWorkflow`]
-    pub fn parse(source: &str) -> Result<Self> {
-        let top = Node::parse(source).map_err(NotAWorkflow::from)?;
+    /// The reason and its position.
+    pub fn parse(source: &str) -> Result<Self, NotAWorkflow> {
+        let top = Node::parse(source)?;
         let none = |what: &str| NotAWorkflow { line: 1, column: 1, what: what.into() };
         if let Data::Null = top.data {
-            bail!(none("the file is empty"));
+            return Err(none("the file is empty"));
         }
         let Some(on) = top.pair("on") else {
-            bail!(none("not a workflow: it has no `on`"));
+            return Err(none("not a workflow: it has no `on`"));
         };
         let Some(jobs) = top.get("jobs") else {
-            bail!(none("not a workflow: it has no `jobs`"));
+            return Err(none("not a workflow: it has no `jobs`"));
         };
         Ok(Workflow {
             node: Rc::clone(&top),
@@ -270,7 +270,7 @@ mod tests {
     fn invalid_workflow_error_has_a_line() {
         for (source, line) in [("", 1), ("a: 1\n", 1), ("on: push\njobs: [\n", 3), ("- on\n", 1)] {
             let error = Workflow::parse(source).unwrap_err();
-            assert_eq!(error.downcast_ref::<NotAWorkflow>().unwrap().line, line, "{source:?}");
+            assert_eq!(error.line, line, "{source:?}");
         }
         let odd =
             "on: 1\njobs:\n  a: 3\n  b:\n    steps: {x: y}\n  c:\n    steps: [1, null, [2]]\n";

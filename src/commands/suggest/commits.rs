@@ -29,8 +29,7 @@ impl Commits {
     pub fn find(past: &[Past]) -> Result<Result<Self, NotUsed>> {
         let repository = match Repository::here() {
             Ok(repository) => repository,
-            Err(e) if e.is::<NoRepository>() => return Ok(Err(NotUsed::Nowhere(e.to_string()))),
-            Err(e) => return Err(e),
+            Err(NoRepository(why)) => return Ok(Err(NotUsed::Nowhere(why))),
         };
         let mut seen: HashMap<&str, Option<ObjectId>> = HashMap::new();
         for one in past {
