@@ -21,8 +21,12 @@ fn main() -> ExitCode {
     };
     let context = RunContext::default();
     let ending = match verb {
-        Verb::Privileged(args) if args.guardian => return ExitCode::from(root_helper::guard()),
-        Verb::Privileged(args) => return ExitCode::from(root_helper::serve(args.everywhere)),
+        Verb::Privileged(args) if args.guardian => {
+            return ExitCode::from(root_helper::guard(&context));
+        }
+        Verb::Privileged(args) => {
+            return ExitCode::from(root_helper::serve(&context, args.everywhere));
+        }
         Verb::Save(args) => run(args.options(), |it| commands::save(&context, it)),
         Verb::Restore(args) => run(args.options(), |it| commands::restore(&context, it)),
         Verb::Key(KeyVerbArgs { part: None, show }) => run(show.options(), commands::key),

@@ -100,7 +100,7 @@ impl Live {
         let mut rows = Rows::read(&snapshot, &choice.wanted, Some(&live))?;
         live.check_references()?;
         drop(live);
-        rows.settle(&valid);
+        rows.drop_unrestorable(&valid);
         rows.heads(None);
         let merge = Merge::begin(layout, &rows, false, &|| Ok(()))?;
         merge.insert(layout, &rows)?;

@@ -231,7 +231,7 @@ fn guard(machine: &Machine, store: &StoreRequest, mandate: Caller, ward: (bool, 
     store.stall = Duration::from_secs(1);
     let (restores, is_backup) = ward;
     let post = serde_json::json!({
-        "ward": { "store": store, "mandate": mandate, "restores": restores },
+        "setup": { "store": store, "mandate": mandate, "restores": restores },
         "is_backup": is_backup,
         "other": OTHER,
     });

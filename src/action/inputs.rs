@@ -1,6 +1,7 @@
 //! The table of a step's inputs, and their conversion into flags.
 //!
-//! `tests/worlds/action.rs` compares action.yml, docs/inputs.md and the flags of `src/cli/mod.rs` with it.
+//! `storecache action inputs --yaml` and `--markdown` print the parts of action.yml and docs/inputs.md that are made from
+//! it. `tests/worlds/action.rs` compares these files and the flags in `src/cli/` with it.
 
 use super::job_environment::Job;
 use super::step::Verb;
@@ -28,7 +29,8 @@ pub enum Kind {
     /// A flag without a value.
     Boolean,
     Choice(&'static [&'static str]),
-    /// Never part of a command line: `src/cli/mod.rs` reads the environment variable of the input.
+    /// Never part of a command line: `src/cli/backend.rs` and `src/cli/trust.rs` read the environment variables of these
+    /// inputs.
     Secret,
 }
 

@@ -2,7 +2,7 @@
 
 mod backend;
 mod common;
-mod daemon;
+mod daemon_and_locks;
 mod doctor;
 mod durability;
 mod examples;
@@ -33,7 +33,7 @@ pub use trust::SIGN_KEYS;
 
 use backend::{BETWEEN_CHANGES, BackendArgs, Network, backend};
 use common::{CommonArgs, OutputArgs, size};
-use daemon::DaemonArgs;
+use daemon_and_locks::DaemonArgs;
 use key::KeyArgs;
 use store::{Store, StoreArgs, absolute};
 use trust::TrustedKeysArgs;

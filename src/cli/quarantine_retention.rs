@@ -1,9 +1,12 @@
-//! The flag of the quarantine.
+//! The flag for how long damaged entries are kept.
 
 use crate::config::Quarantine;
 use clap::Args;
 use std::time::Duration;
 use storecache_backend::Denylist;
+
+/// The default of `--quarantine-keep-days`. That of the input is in `src/action/inputs.rs`.
+const DEFAULT_KEEP_DAYS: u32 = 30;
 
 #[derive(Debug, Args)]
 pub struct QuarantineArgs {
@@ -11,7 +14,7 @@ pub struct QuarantineArgs {
     #[arg(
         long = "quarantine-keep-days",
         value_name = "N",
-        default_value_t = 30,
+        default_value_t = DEFAULT_KEEP_DAYS,
         hide_short_help = true
     )]
     keep_days: u32,

@@ -1,7 +1,7 @@
 //! Flags of `restore`.
 
 use super::common::{CommonArgs, MemoryArgs, check_profiles};
-use super::daemon::DaemonArgs;
+use super::daemon_and_locks::DaemonArgs;
 use super::durability::Sync;
 use super::quarantine_retention::QuarantineArgs;
 use super::run_limits::RunLimitArgs;

@@ -1,6 +1,6 @@
 //! Flags that select the store.
 
-use super::daemon::{DEFAULT_DAEMON_TIMEOUT, DEFAULT_LOCK_TIMEOUT};
+use super::daemon_and_locks::{DEFAULT_DAEMON_TIMEOUT, DEFAULT_LOCK_TIMEOUT};
 use crate::config::StoreOptions;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};

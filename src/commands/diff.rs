@@ -11,7 +11,7 @@ use std::path::Path;
 use std::rc::Rc;
 use storecache_backend::EntryName;
 use storecache_key::{
-    ChangeKind, FILES, FileChange, KeyOptions, Moved, NoRepository, Repository, Side, WORKFLOW,
+    ChangeKind, FILES, FileChange, KeyOptions, Moved, Repository, RepositoryError, Side, WORKFLOW,
     WorkflowMode, diff as compare, hash_of, of_step,
 };
 use storecache_runtime::RunContext;
@@ -98,7 +98,7 @@ fn find(
     context: &RunContext,
     text: &str,
     options: &DiffKeys,
-    repository: Result<&Repository, &NoRepository>,
+    repository: Result<&Repository, &RepositoryError>,
 ) -> Result<Named> {
     if WORK_TREE.contains(&text) {
         return Ok(Named {

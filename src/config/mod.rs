@@ -157,7 +157,8 @@ pub struct SavePolicy {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Policy {
-    /// When there is something new, the backend can be written, and the job did not fail.
+    /// When there is something new, the backend can be written, and the job neither failed nor was canceled. With
+    /// `save_on_failure`, also after a failure.
     Auto,
     Always,
     Never,

@@ -30,15 +30,21 @@ enum Folds {
     },
 }
 
-/// Prints lines for people: not at all, between progress bars, or directly.
-pub struct Voice(Option<Option<ProgressBar>>);
+/// Prints lines for people while a run shows its progress.
+pub enum Voice {
+    /// Prints nothing.
+    Silent,
+    /// Hides the bar while it prints.
+    BesideBar(ProgressBar),
+    Direct,
+}
 
 impl Voice {
     pub fn say(&self, text: &str) {
-        match &self.0 {
-            None => {}
-            Some(None) => note(text),
-            Some(Some(bar)) => bar.suspend(|| note(text)),
+        match self {
+            Voice::Silent => {}
+            Voice::BesideBar(bar) => bar.suspend(|| note(text)),
+            Voice::Direct => note(text),
         }
     }
 }
@@ -80,11 +86,11 @@ impl Progress {
 
     /// Returns a handle for printing lines between the bars, on any thread.
     pub fn voice(&self) -> Voice {
-        Voice(match &self.face {
-            Face::Quiet => None,
-            Face::Bars(bar) => Some(Some(bar.clone())),
-            Face::Lines { .. } => Some(None),
-        })
+        match &self.face {
+            Face::Quiet => Voice::Silent,
+            Face::Bars(bar) => Voice::BesideBar(bar.clone()),
+            Face::Lines { .. } => Voice::Direct,
+        }
     }
 
     /// Begins a group in the log of a job; does nothing elsewhere.

@@ -11,7 +11,7 @@ use crate::support::{Fixture, Role, Running, World, poll};
 use rustix::process::{Signal, kill_process};
 use storecache_daemon::DaemonChoice;
 use storecache_root_helper::protocol::StoreRequest;
-use storecache_root_helper::{ArmRequest, Caller, Guardian, WatchConfig};
+use storecache_root_helper::{ArmRequest, Caller, Guardian, GuardianSetup};
 use storecache_runtime::RunContext;
 use storecache_store::StoreKind;
 
@@ -600,10 +600,10 @@ fn guardian_starts_the_daemon_after_a_panic() {
         mandate: Caller::default(),
     };
     let mandate = store.mandate;
-    let ward = WatchConfig { store, mandate, restores: true };
+    let ward = GuardianSetup { store, mandate, restores: true };
     let program = Path::new(env!("CARGO_BIN_EXE_storecache"));
     let panicked = std::panic::catch_unwind(|| {
-        let mut guardian = Guardian::wait_with(&RunContext::default(), program).unwrap();
+        let mut guardian = Guardian::start_with(&RunContext::default(), program).unwrap();
         guardian.watch(&ward).unwrap();
         let _armed = guardian.arm(&ArmRequest { takes_mount: false }).unwrap();
         assert!(!started.exists());

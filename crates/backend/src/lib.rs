@@ -29,7 +29,7 @@ pub mod options;
 mod prefetch;
 mod quarantine;
 pub mod retry_limits;
-mod stall_guard;
+mod stall_guarded_backend;
 
 pub use directory::Directory;
 pub use entry_name::{EntryName, Generation};
@@ -37,7 +37,7 @@ pub use entry_records::{Deleted, Inventory, Record};
 pub use error::{BackendError, Gone, InventoryError, Refused};
 pub use fallback::FallbackBackend;
 pub use quarantine::{Denylist, EntryIdentity, Quarantine, QuarantineList, Quarantined};
-pub use stall_guard::StallGuard;
+pub use stall_guarded_backend::StallGuard;
 
 use anyhow::Result;
 use std::io::Write;

@@ -6,8 +6,8 @@ use std::time::Duration;
 #[cfg(feature = "network")]
 pub const REQUEST_TRIES: u32 = 5;
 
-/// How often a request to GitHub's REST API is made before its failure is final. It is made less often than others,
-/// because a job that waits for it has done all its work.
+/// How often a request to GitHub's REST API is made before its failure is final. It is made less often than others: jobs
+/// make it when their work is done, and should not be kept waiting.
 #[cfg(feature = "github")]
 pub const REST_REQUEST_TRIES: u32 = 3;
 

@@ -92,8 +92,8 @@ pub struct Stop {
 impl Stop {
     /// Queries systemd for everything that the stop requires.
     pub fn new(units: &[String]) -> Result<Self> {
-        // A socket that keeps listening starts its service for the next client, whether the service was active
-        // before or not. So stop the services of sockets too.
+        // The end of a socket does not end its service, which any client may have started by then. So stop the
+        // services of sockets too, whether or not they are active now.
         let services: Vec<String> = services(units)?.into_iter().map(|it| it.name).collect();
         let mut all: Vec<String> = units.to_vec();
         all.extend(services.iter().filter(|service| !units.contains(service)).cloned());

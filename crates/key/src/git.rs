@@ -21,10 +21,15 @@ const LINKS: usize = 40;
 /// Largest blob that is read out of a commit, in bytes.
 const LARGEST: u64 = 256 << 20;
 
-/// The error if the current directory is not in a git work tree, or if git cannot be run.
+/// Why no repository can be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct NoRepository(pub String);
+pub enum RepositoryError {
+    /// The current directory is not in a git work tree, or git is not installed.
+    #[error("{0}")]
+    NoRepository(String),
+    #[error(transparent)]
+    Failed(#[from] anyhow::Error),
+}
 
 /// A git repository, seen from a directory of its work tree.
 pub struct Repository {
@@ -71,11 +76,12 @@ impl Repository {
     /// Opens the repository that contains the current directory.
     ///
     /// # Errors
-    /// The reason why there is none.
-    pub fn here() -> Result<Self, NoRepository> {
-        let no = |why: String| NoRepository(format!("{why}; run this command in a git work tree"));
-        let directory = std::env::current_dir()
-            .map_err(|e| no(format!("cannot find the current directory: {e}")))?;
+    /// If there is none, or if git fails.
+    pub fn here() -> Result<Self, RepositoryError> {
+        let no = |why: String| {
+            RepositoryError::NoRepository(format!("{why}; run this command in a git work tree"))
+        };
+        let directory = std::env::current_dir().context("find the current directory")?;
         let output = command(&directory)
             .args(["rev-parse", "--show-toplevel", "--show-prefix"])
             .output()
@@ -94,8 +100,7 @@ impl Repository {
         let mut lines = output.stdout.split(|byte| *byte == b'\n');
         let mut path = || PathBuf::from(OsStr::from_bytes(lines.next().unwrap_or_default()));
         let (top, prefix) = (path(), path());
-        let objects = Objects::start(&top).map_err(|e| no(format!("cannot run git: {e:#}")))?;
-        let objects = Rc::new(RefCell::new(objects));
+        let objects = Rc::new(RefCell::new(Objects::start(&top)?));
         Ok(Repository { top, prefix: prefix.components().collect(), objects })
     }
 

@@ -25,7 +25,7 @@ mod warnings;
 
 pub use diff::{ChangeKind, FileChange, Moved, MovedFile, MovedLine, Side, diff};
 pub use from_step::{OfStep, of_step};
-pub use git::{CommitTree, Files, NoRepository, ObjectId, Repository};
+pub use git::{CommitTree, Files, ObjectId, Repository, RepositoryError};
 pub use ingredients::{FILES, Ingredient, IngredientContent, WORKFLOW, gather};
 pub use options::{KeyOptions, WorkflowMode};
 pub use warnings::{Volatiles, Warning, WarningKind, warnings_of};

@@ -1,6 +1,7 @@
 //! Detects mistakes in workflows that make a cache of a store useless, before the workflow runs.
 //!
-//! There is one file for each kind of mistake; `rules.rs` lists all rules, and `check` in this file calls them.
+//! Each file checks one subject and may report several rules. To add a rule, name it in `rules.rs`, report it from the
+//! `check` of a file, and call the `check` of a new file below.
 //! Rules do not report anything that cannot be decided from the files. A correction is offered only if it was
 //! tried: the corrected file was parsed and checked again, and the mistake was gone.
 

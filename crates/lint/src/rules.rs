@@ -1,4 +1,4 @@
-//! All rules by name, with the texts for `--format sarif` and the documentation.
+//! All rules by name, with the texts for `--format sarif`.
 
 /// A kind of mistake.
 #[derive(Debug, Clone, Copy)]
@@ -15,7 +15,7 @@ macro_rules! rules {
     ($($constant:ident $name:literal $title:literal $help:literal)*) => {
         $(pub const $constant: &str = $name;)*
 
-        /// All rules, in the order of the documentation.
+        /// All rules.
         pub const RULES: &[Rule] =
             &[$(Rule { name: $constant, title: $title, help: $help }),*];
     };
@@ -30,7 +30,7 @@ rules! {
         "The hash is then empty and the key never changes, so the store is saved once and never again."
     UNSEEDED "unseeded" "Nothing fills the cache of the default branch"
         "An entry belongs to the ref that saved it. Only the entries of the default branch are available to all other branches."
-    READ_ONLY "read-only-token" "The step can never save"
+    READ_ONLY_TOKEN "read-only-token" "The step can never save"
         "Tokens of events that anyone can trigger can only read the cache. A refused save is only a warning in the log."
     KEY_SYSTEM "key-system" "The key does not name the system"
         "The cache distinguishes operating systems and architectures only if the key names them."
@@ -48,7 +48,7 @@ rules! {
         "The list of paths and its order are part of the version of an entry, so these steps never find each other's entries."
     STORE_PATH "store-path" "A store is cached as plain files of another user"
         "actions/cache reads and writes as the user of the runner. It cannot write a store that belongs to root, and does not handle its database."
-    NOT_SAVED_ON_FAILURE "success-only" "The store is saved only when the job succeeds"
+    SUCCESS_ONLY "success-only" "The store is saved only when the job succeeds"
         "A failed test then discards a good store."
     TAR "tar" "A live store is packed or unpacked by hand"
         "A database that is copied during a write is inconsistent; replacing a database loses rows; a store that is mounted read-only cannot be written."

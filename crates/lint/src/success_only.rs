@@ -51,11 +51,15 @@ fn never(scene: &LintContext, job: &Job, step: &Step) -> Option<Diagnostic> {
     };
     let lines = new.and_then(|new| scene.page.swap(&[(uses.line, uses.text.trim(), new.trim())]));
     Some(
-        Diagnostic::warning(rules::READ_ONLY, uses.line, format!("this step never saves: {why}"))
-            .at_first_line(uses)
-            .fix("only restore here, and save in runs of `push` or `schedule`")
-            .lines(lines)
-            .example("- uses: actions/cache/restore@v4"),
+        Diagnostic::warning(
+            rules::READ_ONLY_TOKEN,
+            uses.line,
+            format!("this step never saves: {why}"),
+        )
+        .at_first_line(uses)
+        .fix("only restore here, and save in runs of `push` or `schedule`")
+        .lines(lines)
+        .example("- uses: actions/cache/restore@v4"),
     )
 }
 
@@ -90,7 +94,7 @@ fn on_success_only(scene: &LintContext, step: &Step, after: &[Step]) -> Option<D
             + &part("save", "- if: always()\n  ");
         return Some(
             Diagnostic::warning(
-                rules::NOT_SAVED_ON_FAILURE,
+                rules::SUCCESS_ONLY,
                 uses.line,
                 "this saves only when the job succeeds: a failed step discards a good store",
             )
@@ -117,7 +121,7 @@ fn on_success_only(scene: &LintContext, step: &Step, after: &[Step]) -> Option<D
     };
     Some(
         Diagnostic::warning(
-            rules::NOT_SAVED_ON_FAILURE,
+            rules::SUCCESS_ONLY,
             uses.line,
             "this saves only when all steps before it succeed: a failed step discards a good store",
         )

@@ -98,6 +98,7 @@ impl Commit<'_> {
             roots.change(layout, &heads, self.owner)?;
         }
         let added = merge.added.clone();
+        // The last check: an earlier cancellation undoes the commit, a later one does not.
         self.talk.cancel.check()?;
         merge.commit(layout)?;
         placement.keep();
@@ -174,7 +175,7 @@ impl Commit<'_> {
         // database.
         self.gc_lock = self.target.gc_lock(&cancelled)?;
         let live = LiveDatabase::open(layout)?.valid(layout)?;
-        Ok((big_lock, self.rows.settle(&live)))
+        Ok((big_lock, self.rows.drop_unrestorable(&live)))
     }
 
     /// Checks that the daemon itself considers every restored item valid.

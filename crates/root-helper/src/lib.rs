@@ -66,7 +66,7 @@ mod write_access;
 
 pub use capabilities::Stage;
 pub use failure_kind::{FailureKind, OfBase};
-pub use guardian::{ArmRequest, Armed, DaemonFound, Guardian, WatchConfig, guard, serve_orders};
+pub use guardian::{ArmRequest, Armed, DaemonFound, Guardian, GuardianSetup, guard, serve_orders};
 pub use helper_error::HelperError;
 pub use requester_rights::{CONFINED_LIMIT, Caller};
 pub use serve::serve;

@@ -8,7 +8,7 @@ use super::commit::Commit;
 use super::connection::Conversation;
 use super::consistency_checks::{check_database, check_kind};
 use super::failure_kind::OfBase;
-use super::guardian::{Guardian, WatchConfig};
+use super::guardian::{Guardian, GuardianSetup};
 use super::protocol::{
     FrameId, Phase, Plan, Reply, Request, RestoreRequest, Restored, SnapshotRole, StoreRequest,
 };
@@ -54,8 +54,8 @@ pub fn restore(
     let _run_lock = target.run_lock(&cancelled)?;
     let gc_lock = target.gc_lock(&cancelled)?;
     talk.holds_locks();
-    let warnings = guardian.watch(&WatchConfig::new(&target, true))?;
-    access.clean_up(layout)?;
+    let warnings = guardian.watch(&GuardianSetup::new(&target, true))?;
+    access.clean_up(&talk.run, layout)?;
     let (snapshot, _kept) = receive_database(talk, layout, &index)?;
     let live = is_there(&layout.database())?.then(|| LiveDatabase::open(layout)).transpose()?;
     let files = Files::new(index, base)?;

@@ -6,7 +6,7 @@
 
 use super::capabilities::Stage;
 use super::connection::Conversation;
-use super::guardian::{Guardian, WatchConfig};
+use super::guardian::{Guardian, GuardianSetup};
 use super::protocol::{
     FreezeReport, Growth, KnownItem, PackReport, Phase, Reply, Request, SaveRequest, StoreRequest,
 };
@@ -191,8 +191,8 @@ fn store_source(
     let cancelled = || talk.cancel.check();
     let gc_lock = target.gc_lock(&cancelled)?;
     talk.holds_locks();
-    let ward = WatchConfig::new(&target, false);
-    guardian.as_mut().map(|guardian| guardian.watch(&ward)).transpose()?;
+    let setup = GuardianSetup::new(&target, false);
+    guardian.as_mut().map(|guardian| guardian.watch(&setup)).transpose()?;
     let frozen = freeze(layout)?;
     let base = Arc::new(directory(&layout.store())?);
     let inputs = frozen.items.iter().map(|item| PackInput {

@@ -22,17 +22,16 @@ const CAUSE_LIMIT: usize = 8 << 10;
 
 /// Serves the user process on standard input and output. Returns the exit code. With `everywhere`, root's rights are
 /// used on any path that the user process names.
-pub fn serve(everywhere: bool) -> u8 {
-    let run = RunContext::default();
+pub fn serve(run: &RunContext, everywhere: bool) -> u8 {
     let mut phase = Phase::Start;
     let mut rights = None;
     let mut input = BufReader::with_capacity(1 << 16, stdin());
     let done = greet(everywhere, &mut input).and_then(|mandate| {
         phase = Phase::Plan;
         let Agreed { store, share, guardian, confinement } =
-            agree(&run, &mut input, mandate, &mut rights)?;
+            agree(run, &mut input, mandate, &mut rights)?;
         let (largest, limit) = (share.message(), store.mandate.limit());
-        let talk = Conversation::start(run, input, largest, limit, confinement.warning())?;
+        let talk = Conversation::start(run.clone(), input, largest, limit, confinement.warning())?;
         converse(&talk, &store, share, guardian).inspect_err(|_| phase = talk.phase())
     });
     let Err(e) = done else { return 0 };
@@ -96,7 +95,7 @@ fn agree(
         lift_limits()?;
     }
     // The guardian may have to start a daemon, which may need all of root's rights.
-    let guardian = store.kind.has_database().then(|| Guardian::wait(run)).transpose()?;
+    let guardian = store.kind.has_database().then(|| Guardian::start(run)).transpose()?;
     Stage::Asked.enter()?;
     let confinement = confine()?;
     disclosure::limit_to(store.mandate.confined())?;

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 use storecache_daemon::MountUnit;
+use storecache_runtime::RunContext;
 use storecache_store::{Layout, StaysReadOnly, aside, clean_up, make_writable};
 
 pub enum Access {
@@ -42,11 +43,11 @@ impl Access {
     }
 
     /// Undoes and removes what killed runs left behind, as far as that is possible now.
-    pub fn clean_up(&self, layout: &Layout) -> Result<()> {
+    pub fn clean_up(&self, run: &RunContext, layout: &Layout) -> Result<()> {
         if let Access::Now = self {
-            clean_up(layout, &layout.store())?;
+            clean_up(run, layout, &layout.store())?;
         }
-        aside(layout).iter().try_for_each(|place| clean_up(layout, place))
+        aside(layout).iter().try_for_each(|place| clean_up(run, layout, place))
     }
 
     /// Returns the unit that has to be stopped for the commit.

@@ -37,8 +37,10 @@ impl ProcessStat {
     /// # Errors
     /// As for [`ProcessStat::read`].
     pub fn read_in(directory: &Path) -> Result<Self> {
-        let stat = std::fs::read_to_string(directory.join("stat"))?;
-        Self::parse(&stat).ok_or_else(|| Error::from(ErrorKind::InvalidData))
+        // The kernel may cut a name in the middle of a character.
+        let stat = std::fs::read(directory.join("stat"))?;
+        Self::parse(&String::from_utf8_lossy(&stat))
+            .ok_or_else(|| Error::from(ErrorKind::InvalidData))
     }
 
     fn parse(stat: &str) -> Option<Self> {

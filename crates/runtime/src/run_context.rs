@@ -167,14 +167,14 @@ impl RunContext {
         self.0.first_timeout.get()
     }
 
-    /// Cancels the run.
+    /// Cancels the run. A thread that sees the cancellation sees earlier timeouts too.
     pub fn cancel(&self) {
-        self.0.canceled.store(true, Ordering::Relaxed);
+        self.0.canceled.store(true, Ordering::Release);
     }
 
     /// Returns whether the run has been canceled.
     pub fn is_canceled(&self) -> bool {
-        self.0.canceled.load(Ordering::Relaxed)
+        self.0.canceled.load(Ordering::Acquire)
     }
 
     /// Returns the flag that cancels the run, for signal handlers, which can only set a flag.

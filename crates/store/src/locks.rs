@@ -1,4 +1,5 @@
-//! The store's locks, and the processes that hold them.
+//! Taking the store's locks, and finding the processes that hold them. Which files are locked is in `layout.rs`
+//! (`gc_lock`, `big_lock`).
 //!
 //! Nix has used `flock` since 2.3 (`NixOS/nix:src/libstore/unix/pathlocks.cc`), Guix uses POSIX record locks
 //! (`guix-mirror/guix:nix/libstore/pathlocks.cc`). The two do not see each other. A process loses its ordinary

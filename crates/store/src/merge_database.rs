@@ -115,7 +115,7 @@ impl Rows {
         })?;
         let names: HashSet<&ItemName> = items.iter().map(|(_, row)| &row.name).collect();
         if names.len() != wanted.len() || items.len() != wanted.len() {
-            bail!("the snapshot's database does not have one row for each of its items");
+            bail!("the snapshot's database does not have exactly one row for each of its items");
         }
         drop(names);
         // In the order in which they became valid.
@@ -137,8 +137,9 @@ impl Rows {
         self.items.is_empty()
     }
 
-    /// Removes the rows that cannot become valid beside `live`, and returns their items.
-    pub fn settle(&mut self, live: &HashSet<ItemName>) -> Vec<Skipped> {
+    /// Removes the rows of items that cannot become valid in a store whose valid items are `live`, because an item that
+    /// they need is missing. Returns these items.
+    pub fn drop_unrestorable(&mut self, live: &HashSet<ItemName>) -> Vec<Skipped> {
         let names: Vec<ItemName> = self.items.iter().map(|row| row.name.clone()).collect();
         let references = self.references().collect();
         let skipped = choose(&names, &references, live, &|_| true).skipped;

@@ -33,9 +33,9 @@ pub fn record_plan(staging: &Staging, items: &[ItemName]) -> Result<()> {
 /// the lock that every run holds, and may write to the store.
 ///
 /// Changes that cannot be undone now, because another process uses the database, are left for the next run.
-pub fn clean_up(layout: &Layout, parent: &Path) -> Result<()> {
+pub fn clean_up(run: &RunContext, layout: &Layout, parent: &Path) -> Result<()> {
     for staging in AbandonedStaging::all_in(parent)? {
-        if undo_one(layout, &staging)? {
+        if undo_one(run, layout, &staging)? {
             staging.remove()?;
         }
     }
@@ -43,14 +43,14 @@ pub fn clean_up(layout: &Layout, parent: &Path) -> Result<()> {
 }
 
 /// As [`clean_up`], without removing the staging directories, which may be large.
-pub fn undo(layout: &Layout, parent: &Path) -> Result<()> {
+pub fn undo(run: &RunContext, layout: &Layout, parent: &Path) -> Result<()> {
     let abandoned = AbandonedStaging::all_in(parent)?;
-    abandoned.iter().try_for_each(|staging| undo_one(layout, staging).map(drop))
+    abandoned.iter().try_for_each(|staging| undo_one(run, layout, staging).map(drop))
 }
 
 /// Moves items that were placed but did not become valid back into `staging`, and removes their roots. Returns
 /// false if such items are still in the store because another process uses the database.
-fn undo_one(layout: &Layout, staging: &AbandonedStaging) -> Result<bool> {
+fn undo_one(run: &RunContext, layout: &Layout, staging: &AbandonedStaging) -> Result<bool> {
     let names = staging.read_file(PLAN).context("read the list of a killed run")?;
     let Some(names) = names else { return Ok(true) };
     if !layout.database().try_exists().context("find the database")? {
@@ -58,9 +58,7 @@ fn undo_one(layout: &Layout, staging: &AbandonedStaging) -> Result<bool> {
     }
     // While this process holds the lock, no other process builds one of these items.
     let (path, kind) = (layout.big_lock(), layout.lock_kind);
-    // The wait is too short for a report.
-    let run = RunContext::default();
-    let alone = lock(&run, &path, kind, LockMode::Exclusive, LONGEST_WAIT, &|| Ok(())).ok();
+    let alone = lock(run, &path, kind, LockMode::Exclusive, LONGEST_WAIT, &|| Ok(())).ok();
     let valid = LiveDatabase::open(layout)?.valid(layout)?;
     let store = File::open(layout.store()).context("open the store")?;
     let staged = staging.directory();

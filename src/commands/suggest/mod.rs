@@ -3,12 +3,12 @@
 //! Uses head and index of past snapshots and, if the program runs in the repository that they were made from,
 //! the commits of that repository.
 
-mod commits;
 mod observations;
+mod snapshot_commits;
 mod text;
 
-use self::commits::{Commits, NotUsed};
 use self::observations::{KeyFamily, LeftOut, Observations, Past, largest_kin};
+use self::snapshot_commits::{Commits, NotUsed};
 use super::{Conclusion, or_json};
 use crate::config::Suggest;
 use anyhow::Result;

@@ -1,7 +1,7 @@
 //! Output of a suggestion for people and programs.
 
-use super::commits::NotUsed;
 use super::observations::KeyFamily;
+use super::snapshot_commits::NotUsed;
 use super::{FEWEST, Looked};
 use crate::config::OutputOptions;
 use crate::report::{answer, answer_json, note, plural};

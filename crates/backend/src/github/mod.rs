@@ -10,15 +10,15 @@ mod blob_reader;
 mod cache_service;
 mod cache_service_v1;
 mod cache_service_v2;
+mod repository_records;
 mod rest;
-mod rest_backend;
 mod rest_error;
 mod retryable_failures;
 mod token_scopes;
 mod transport;
 mod upload;
 
-pub use rest_backend::Repository;
+pub use repository_records::Repository;
 
 use super::{
     Backend, BackendError, Entry, EntryIdentity, EntryList, EntryName, EntryWriter, FoundEntry,

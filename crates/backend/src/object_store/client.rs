@@ -1,7 +1,7 @@
 //! The client of an object store: what readers, writers and lists share, and the retries of requests.
 
+use super::credentials::Store;
 use super::error::ObjectError;
-use super::provider::Store;
 use crate::http_client::RetryingClient;
 use object_store::list::PaginatedListOptions;
 use object_store::path::Path;

@@ -8,10 +8,10 @@
 //! No error and no description contains a credential, or any text of a server except its error code.
 
 mod client;
+mod credentials;
 mod error;
 mod list_objects;
 mod object_reader;
-mod provider;
 mod quarantine_note;
 mod transport;
 mod upload;
@@ -64,7 +64,7 @@ impl Objects {
         let wire = RetryingClient::new(run, "the object store", Secret::new(""), options.timeouts)?;
         let wire = Arc::new(wire);
         let address = options.address.clone();
-        let store = provider::open(options, &wire).with_context(|| address.to_string())?;
+        let store = credentials::open(options, &wire).with_context(|| address.to_string())?;
         let told = match options.endpoint() {
             Some(host) => format!("{address} at {host}"),
             None => address.to_string(),

@@ -5,10 +5,10 @@
 //! places are in a list of the user ([`Denylist`]).
 
 mod denylist;
-mod retention;
+mod sweep;
 
 pub use denylist::Denylist;
-pub(crate) use retention::{Fate, fate, is_due};
+pub(crate) use sweep::{Fate, fate, is_due};
 
 use super::EntryName;
 use anyhow::Result;

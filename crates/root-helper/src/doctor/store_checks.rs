@@ -15,6 +15,7 @@ use storecache_store::{
 
 /// Free space below which a warning is shown, in bytes.
 const LITTLE_SPACE: u64 = 1 << 30;
+/// Free inodes below which a warning is shown.
 const FEW_INODES: u64 = 50_000;
 
 /// Returns a command of the store's package manager.

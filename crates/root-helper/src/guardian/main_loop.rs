@@ -29,7 +29,7 @@ const BACKUP_DELAY: Duration = Duration::from_secs(5);
 const STARTED_BY_HAND: [&str; 4] = ["SUDO_COMMAND", "SUDO_UID", "DOAS_USER", "PKEXEC_UID"];
 
 /// Serves the root helper on standard input and output. Returns the exit code.
-pub fn guard() -> u8 {
+pub fn guard(run: &RunContext) -> u8 {
     // The guardian trusts its input, so only our root helper may start it.
     let by_hand = STARTED_BY_HAND.iter().find(|name| std::env::var_os(name).is_some());
     if let Some(name) = by_hand {
@@ -47,9 +47,8 @@ pub fn guard() -> u8 {
     for signal in [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGABRT] {
         let _ = signal_hook::flag::register(signal, Arc::default());
     }
-    let run = RunContext::default();
     run.set_listener(|_, activity, text| answer(&Answer::Alive(activity, text.to_owned())));
-    serve_orders(&run)
+    serve_orders(run)
 }
 
 /// Executes the orders from standard input, in a process that is already set up. Returns the exit code.
@@ -91,13 +90,13 @@ pub(super) struct RestartPlan {
 
 impl GuardianState {
     fn take(run: &RunContext, line: &str) -> Result<Self> {
-        let GuardianInit { mut ward, is_backup, other } =
+        let GuardianInit { mut setup, is_backup, other } =
             serde_json::from_str(line).context("parse the guardian setup")?;
-        ward.store.mandate = ward.mandate;
-        storecache_runtime::disclosure::limit_to(ward.mandate.confined())?;
-        run.set_stall_timeout(ward.store.stall);
-        let target = StoreTarget::new(run, &ward.store)?;
-        let (restores, other) = (ward.restores, find_other(other)?);
+        setup.store.mandate = setup.mandate;
+        storecache_runtime::disclosure::limit_to(setup.mandate.confined())?;
+        run.set_stall_timeout(setup.store.stall);
+        let target = StoreTarget::new(run, &setup.store)?;
+        let (restores, other) = (setup.restores, find_other(other)?);
         Ok(GuardianState { target, restores, is_backup, other })
     }
 

@@ -9,7 +9,7 @@ use storecache_runtime::liveness::Activity;
 
 /// The guardian setup, which is the first message to a guardian.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct WatchConfig {
+pub struct GuardianSetup {
     /// The store and how to find its daemon.
     pub store: StoreRequest,
     /// The mandate, which is not serialized with the request.
@@ -18,16 +18,16 @@ pub struct WatchConfig {
     pub restores: bool,
 }
 
-impl WatchConfig {
+impl GuardianSetup {
     pub fn new(target: &StoreTarget, restores: bool) -> Self {
-        WatchConfig { store: target.request.clone(), mandate: target.request.mandate, restores }
+        GuardianSetup { store: target.request.clone(), mandate: target.request.mandate, restores }
     }
 }
 
 /// The guardian setup, as sent to one of the two guardians.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct GuardianInit {
-    pub ward: WatchConfig,
+    pub setup: GuardianSetup,
     /// Whether this is the backup guardian, which acts only after the other guardian has ended.
     pub is_backup: bool,
     /// The process ID of the other guardian.

@@ -2,14 +2,14 @@
 //! whatever happens to the root helper.
 //!
 //! The root helper starts the guardian before it gives up rights that it does not need itself, and sends it the
-//! guardian setup ([`WatchConfig`]) before the first change. Before the daemon stops, the guardian finds it and gathers
+//! guardian setup ([`GuardianSetup`]) before the first change. Before the daemon stops, the guardian finds it and gathers
 //! everything that a stop and a start need. It is always the guardian that starts the daemon: on request of the root
 //! helper, or when the root helper is dead; in that case it also undoes the commit and removes staging. It runs in a
 //! session of its own, so that signals of a terminal or a job do not reach it.
 //!
-//! A second process, the backup guardian, has the same information. If the guardian is killed, the root helper, which
-//! could not start a daemon with all its rights, sends its requests to the backup guardian. If both are killed, the
-//! backup guardian does by itself what the guardian would have done.
+//! A second process, the backup guardian, has the same information. The root helper has given up rights that a daemon
+//! needs, so it cannot start one: if the guardian is killed, it sends its requests to the backup guardian. If guardian and
+//! root helper are killed, the backup guardian recovers by itself.
 //!
 //! - `messages`: the messages to and from guardians
 //! - `handle`: the root helper's connection to one of them
@@ -28,7 +28,7 @@ mod restart_by_next_restore;
 mod stop_record;
 
 pub use main_loop::{guard, serve_orders};
-pub use messages::{ArmRequest, DaemonFound, WatchConfig};
+pub use messages::{ArmRequest, DaemonFound, GuardianSetup};
 pub use stop_record::place_of_records;
 
 use anyhow::{Result, bail};
@@ -47,14 +47,14 @@ pub struct Guardian {
 
 impl Guardian {
     /// Starts a guardian and a backup guardian, which run this program.
-    pub fn wait(run: &RunContext) -> Result<Self> {
+    pub fn start(run: &RunContext) -> Result<Self> {
         // If the file was replaced, use the link to the running program.
         let program = std::env::current_exe().ok().filter(|path| path.exists());
-        Self::wait_with(run, &program.unwrap_or_else(|| "/proc/self/exe".into()))
+        Self::start_with(run, &program.unwrap_or_else(|| "/proc/self/exe".into()))
     }
 
-    /// As [`Guardian::wait`], but with another file as the program.
-    pub fn wait_with(run: &RunContext, program: &Path) -> Result<Self> {
+    /// As [`Guardian::start`], but with another file as the program.
+    pub fn start_with(run: &RunContext, program: &Path) -> Result<Self> {
         let guardian = GuardianHandle::start(run, program, "guardian")?;
         let backup = GuardianHandle::start(run, program, "backup-guardian")?;
         Ok(Guardian { backup, guardian })
@@ -62,10 +62,10 @@ impl Guardian {
 
     /// Sends both their setup: from now on they recover the store if the root helper dies. Before that, the guardian
     /// starts a daemon that a killed run had stopped. Returns warnings about that.
-    pub fn watch(&mut self, ward: &WatchConfig) -> Result<Vec<String>> {
+    pub fn watch(&mut self, setup: &GuardianSetup) -> Result<Vec<String>> {
         let init = |is_backup, other: &GuardianHandle| {
-            let (ward, other) = (ward.clone(), other.pid());
-            serde_json::to_string(&GuardianInit { ward, is_backup, other })
+            let (setup, other) = (setup.clone(), other.pid());
+            serde_json::to_string(&GuardianInit { setup, is_backup, other })
         };
         let inits = [init(false, &self.backup)?, init(true, &self.guardian)?];
         self.guardian.order(&inits[0])?;

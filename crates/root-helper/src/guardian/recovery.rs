@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 use storecache_daemon::{Stopper, await_ready, is_up_besides};
 use storecache_runtime::retry::insist;
-use storecache_runtime::threads;
+use storecache_runtime::{RunContext, threads};
 use storecache_store::{Layout, aside, clean_refuges, clean_up, make_writable, undo};
 
 /// How long another process may delay undoing a killed run's commit before the daemon is started anyway. A process
@@ -22,6 +22,9 @@ const AFTER_START: Duration = Duration::from_secs(30);
 /// The least stall timeout of a start, even if the user chose a shorter one: aborting a start as it begins would
 /// leave the machine without the daemon.
 const START_LEAST: Duration = Duration::from_secs(5);
+
+/// Work on one directory that may contain staging.
+type RecoveryStep = fn(&RunContext, &Layout, &Path) -> Result<()>;
 
 /// A daemon that may have to be started again.
 pub(super) struct DaemonAway<'a> {
@@ -48,10 +51,10 @@ impl GuardianState {
 
     fn undo(&self, away: Option<DaemonAway>) -> Result<()> {
         let layout = &self.target.layout;
-        let with_lock = |timeout, work: fn(&Layout, &Path) -> Result<()>| -> Result<()> {
+        let with_lock = |timeout, work: RecoveryStep| -> Result<()> {
             // Another run that has started by now does this work first.
             let _lock = run_lock(&self.target.run, &layout.state(), timeout, &|| Ok(()))?;
-            insist(|| writing_to_store(layout, work))
+            insist(|| writing_to_store(&self.target, work))
         };
         let outcome = match away {
             Some(away) => {
@@ -102,12 +105,16 @@ pub(super) fn start(
 
 /// Runs `work` in each directory that may contain staging, on a thread that may write to the store. The calling
 /// thread stays in the mount namespace in which the daemon has to be started.
-fn writing_to_store(layout: &Layout, work: fn(&Layout, &Path) -> Result<()>) -> Result<()> {
+fn writing_to_store(target: &StoreTarget, work: RecoveryStep) -> Result<()> {
+    let StoreTarget { run, layout, .. } = target;
     let working = || {
         // If this is refused, the mount unit is still stopped, or there is nothing to do.
         let writable = make_writable(&layout.store());
         let places = [layout.store()].into_iter().chain(aside(layout));
-        places.map(|place| work(layout, &place)).fold(Ok(()), Result::and).and(writable.map(drop))
+        places
+            .map(|place| work(run, layout, &place))
+            .fold(Ok(()), Result::and)
+            .and(writable.map(drop))
     };
     std::thread::scope(|scope| {
         let helper = threads::start_in(scope, "to write to the store", working)?;

@@ -95,7 +95,7 @@ impl OpenDir {
         }
     }
 
-    /// As [`OpenDir::subdirectory`], but follows a symbolic link: for a directory that belongs to the user.
+    /// As [`OpenDir::subdirectory`], but follows a symbolic link. For directories in which only the user can make links.
     pub(super) fn subdirectory_or_link(&self, name: &str) -> Result<Self> {
         let fd = openat(&self.fd, plain(name.as_ref())?, DIRECTORY, Mode::empty())?;
         Ok(OpenDir { fd, path: self.path.join(name) })
@@ -301,7 +301,7 @@ impl<D: AsRef<OpenDir>> NewFile<D> {
             Some(temporary) => match directory.move_to(temporary.as_ref(), directory, name) {
                 Ok(()) => self.temporary = None,
                 Err(e) if unsupported(&e) => {
-                    // The temporary name is removed when the value is dropped.
+                    // `self.temporary` stays set, so the drop of `self` removes the temporary name.
                     linkat(&directory.fd, temporary, &directory.fd, name, AtFlags::empty())?;
                 }
                 Err(e) => return Err(e),

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use std::time::Duration;
 use storecache_daemon::DaemonChoice;
 
-/// The default of `--lock-timeout`, in seconds.
+/// The default of `--lock-timeout`, in seconds. The defaults of the inputs are in `src/action/inputs.rs`.
 pub(super) const DEFAULT_LOCK_TIMEOUT: u64 = 60;
 /// The default of `--daemon-timeout`, in seconds.
 pub(super) const DEFAULT_DAEMON_TIMEOUT: u64 = 60;

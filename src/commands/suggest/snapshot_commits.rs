@@ -3,7 +3,7 @@
 use super::observations::Past;
 use anyhow::Result;
 use std::collections::HashMap;
-use storecache_key::{NoRepository, ObjectId, Repository};
+use storecache_key::{ObjectId, Repository, RepositoryError};
 
 pub struct Commits {
     pub repository: Repository,
@@ -29,7 +29,8 @@ impl Commits {
     pub fn find(past: &[Past]) -> Result<Result<Self, NotUsed>> {
         let repository = match Repository::here() {
             Ok(repository) => repository,
-            Err(NoRepository(why)) => return Ok(Err(NotUsed::Nowhere(why))),
+            Err(RepositoryError::NoRepository(why)) => return Ok(Err(NotUsed::Nowhere(why))),
+            Err(RepositoryError::Failed(error)) => return Err(error),
         };
         let mut seen: HashMap<&str, Option<ObjectId>> = HashMap::new();
         for one in past {
