@@ -7,7 +7,6 @@ use crate::config::{Prune, PruneReason};
 use crate::report;
 use anyhow::{Result, anyhow};
 use jiff::Timestamp;
-use serde::Serialize;
 use serde_json::{Value, json};
 use storecache_backend::retry_limits::{
     DELETION_FAILURES, DELETION_TRIES, LONGEST_DELETION_RETRY_AFTER,
@@ -38,13 +37,11 @@ fn run(context: &RunContext, options: &Prune) -> Result<Conclusion> {
         print_plan(&all, &choice, options.output.quiet)?;
     }
     warnings.iter().for_each(|warning| report::note(format!("storecache: warning: {warning}")));
-    let mut done = Done::default();
-    let ended = if options.apply {
-        carry_out(context, inventory.as_ref(), &all, &choice, options, &mut done)
-    } else {
-        Ok(())
+    let done = match options.apply {
+        true => carry_out(context, inventory.as_ref(), &all, &choice, options),
+        false => Done::default(),
     };
-    finish(context, inventory.as_ref(), &all, &choice, options, &done, ended, &warnings)
+    finish(inventory.as_ref(), &all, &choice, options, &done, &warnings)
 }
 
 /// Reads facts that are not in the entries. Without the default branch, no entry can be chosen.
@@ -67,68 +64,87 @@ fn look_around(
 }
 
 /// The part of the plan that was carried out.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default)]
 struct Done {
     deleted: Vec<String>,
     bytes: u64,
     /// Entries that had been deleted by others before.
     gone: Vec<String>,
     failed: Vec<(String, String)>,
+    /// Why it stopped before the end of the plan.
+    stopped: Option<anyhow::Error>,
+    canceled: bool,
 }
 
 /// Deletes the chosen entries.
-///
-/// # Errors
-/// If it stopped early, with the reason.
 fn carry_out(
     context: &RunContext,
     inventory: &dyn Inventory,
     all: &[ListedEntry],
     choice: &PruneChoice,
     options: &Prune,
-    done: &mut Done,
-) -> Result<()> {
-    let count = choice.going.len();
-    let mut in_a_row = 0;
-    for (number, (at, _)) in choice.going.iter().enumerate() {
-        let record = &all[*at].record;
-        let key = &record.key;
-        let say = |what: String| {
-            let line = format!("{what} {} of {count}: {key}", number + 1);
-            if options.output.json {
-                report::note(line)
-            } else {
-                report::answer(line)?
-            }
-            Ok(()) as Result<()>
-        };
-        context.check_canceled()?;
-        match delete(context, inventory, &all[*at]) {
-            Ok(Deleted::Now) => {
-                done.deleted.push(record.key.clone());
-                done.bytes = done.bytes.saturating_add(record.size);
-                say("deleted".into())?;
-            }
-            Ok(Deleted::Before) => {
-                done.gone.push(record.key.clone());
-                say("gone already,".into())?;
-            }
-            Err(e) => {
-                if context.is_canceled() {
-                    return Err(anyhow!("canceled by a signal while {key} was being deleted"));
+) -> Done {
+    let mut done = Done::default();
+    done.stopped = done.delete_all(context, inventory, all, choice, options).err();
+    done.canceled = context.is_canceled();
+    done
+}
+
+impl Done {
+    /// # Errors
+    /// If it stopped early, with the reason.
+    fn delete_all(
+        &mut self,
+        context: &RunContext,
+        inventory: &dyn Inventory,
+        all: &[ListedEntry],
+        choice: &PruneChoice,
+        options: &Prune,
+    ) -> Result<()> {
+        let count = choice.going.len();
+        let mut in_a_row = 0;
+        for (number, (at, _)) in choice.going.iter().enumerate() {
+            let record = &all[*at].record;
+            let key = &record.key;
+            let say = |what: String| {
+                let line = format!("{what} {} of {count}: {key}", number + 1);
+                if options.output.json {
+                    report::note(line)
+                } else {
+                    report::answer(line)?
                 }
-                done.failed.push((record.key.clone(), format!("{e:#}")));
-                in_a_row += 1;
-                if matches!(e, InventoryError::Forbidden { .. }) || in_a_row == DELETION_FAILURES {
-                    return Err(e.into());
+                Ok(()) as Result<()>
+            };
+            context.check_canceled()?;
+            match delete(context, inventory, &all[*at]) {
+                Ok(Deleted::Now) => {
+                    self.deleted.push(record.key.clone());
+                    self.bytes = self.bytes.saturating_add(record.size);
+                    say("deleted".into())?;
                 }
-                report::note(format!("storecache: {key} was not deleted: {e:#}"));
-                continue;
+                Ok(Deleted::Before) => {
+                    self.gone.push(record.key.clone());
+                    say("gone already,".into())?;
+                }
+                Err(e) => {
+                    if context.is_canceled() {
+                        return Err(anyhow!("canceled by a signal while {key} was being deleted"));
+                    }
+                    self.failed.push((record.key.clone(), format!("{e:#}")));
+                    in_a_row += 1;
+                    if matches!(e, InventoryError::Forbidden { .. })
+                        || in_a_row == DELETION_FAILURES
+                    {
+                        return Err(e.into());
+                    }
+                    report::note(format!("storecache: {key} was not deleted: {e:#}"));
+                    continue;
+                }
             }
+            in_a_row = 0;
         }
-        in_a_row = 0;
+        Ok(())
     }
-    Ok(())
 }
 
 /// Deletes one entry. Retries if the backend states how long to wait.
@@ -179,18 +195,16 @@ fn print_plan(all: &[ListedEntry], choice: &PruneChoice, quiet: bool) -> Result<
 
 /// Prints the end of the report, as one object or as a line.
 fn finish(
-    context: &RunContext,
     inventory: &dyn Inventory,
     all: &[ListedEntry],
     choice: &PruneChoice,
     options: &Prune,
     done: &Done,
-    ended: Result<()>,
     warnings: &[String],
 ) -> Result<Conclusion> {
     let chosen = choice.going.len() as u64;
     let bytes = eviction_forecast::sum(choice.going.iter().map(|(at, _)| &all[*at]));
-    let failed = ended.is_err() || !done.failed.is_empty();
+    let failed = done.stopped.is_some() || !done.failed.is_empty();
     if options.output.json {
         let row = |at: usize| {
             let record = &all[at].record;
@@ -218,12 +232,12 @@ fn finish(
             "bytes": done.bytes,
             "gone": done.gone,
             "failed": done.failed,
-            "cancelled": context.is_canceled(),
-            "reason": ended.as_ref().err().map(|e| format!("{e:#}")),
+            "cancelled": done.canceled,
+            "reason": done.stopped.as_ref().map(|e| format!("{e:#}")),
             "warnings": warnings,
         }))?;
     }
-    if let Err(e) = &ended {
+    if let Some(e) = &done.stopped {
         report::note(format!("storecache: prune: {e:#}"));
     }
     let planned = report::plural(chosen, "entry");
