@@ -8,9 +8,10 @@ use std::process::ExitCode;
 use storecache::action::{self, Job, Step, StepPart, Table};
 use storecache::cli::{ActionPart, Cli, HelpArgs, KeyPart, KeyVerbArgs, TableArgs, Verb};
 use storecache::commands::{self, Conclusion, StepCommand};
-use storecache::report;
+use storecache::report::{self, Diagnostic};
 use storecache_root_helper as root_helper;
 use storecache_runtime::RunContext;
+use storecache_runtime::advice::WithAdvice;
 use storecache_runtime::untrusted_text::escape;
 
 fn main() -> ExitCode {
@@ -79,15 +80,15 @@ fn run<O>(options: Result<O>, command: impl FnOnce(&O) -> Result<Conclusion>) ->
     let options = match options {
         Ok(options) => options,
         Err(e) => {
-            report::note(format!("storecache: {e:#}"));
-            report::note("see `storecache --help`");
+            let usage = e.hint("see `storecache --help`");
+            Diagnostic::from_error(usage.as_ref()).print();
             return WRONG_USAGE;
         }
     };
     match command(&options) {
         Ok(ending) => ending.code(),
         Err(e) => {
-            report::note(format!("storecache: {e:#}"));
+            Diagnostic::from_error(e.as_ref()).print();
             Conclusion::Failed.code()
         }
     }
@@ -107,7 +108,8 @@ fn in_job(context: &RunContext, moment: StepPart) -> u8 {
             None => Conclusion::Done.code(),
         },
         Err(e) => {
-            action::error(&format!("wrong inputs: {e:#}"));
+            let e = e.context("wrong inputs");
+            action::annotate(&Diagnostic::from_error(e.as_ref()));
             WRONG_USAGE
         }
     }

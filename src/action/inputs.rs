@@ -5,6 +5,7 @@
 
 use super::job_environment::Job;
 use super::step::Verb;
+use crate::report::{Word, Words};
 use anyhow::{Result, bail};
 
 /// One input.
@@ -488,7 +489,29 @@ pub fn flags(job: &Job, verb: Verb, key: Option<&str>) -> Result<Vec<String>> {
     Ok(words)
 }
 
+/// Returns the words of a job: messages name inputs instead of flags.
+pub fn words() -> Words {
+    Words::new(|flag| INPUTS.iter().find(|input| input.is_named(flag)).map(Input::word))
+}
+
 impl Input {
+    /// Returns whether a flag has the meaning of the input. A secret is not passed as a flag.
+    fn is_named(&self, flag: &str) -> bool {
+        match self.kind {
+            Kind::Secret => flag.strip_prefix("--") == Some(self.name),
+            Kind::Text | Kind::Lines | Kind::Boolean | Kind::Choice(_) => self.flag == Some(flag),
+        }
+    }
+
+    /// Returns how messages name the input.
+    fn word(&self) -> Word {
+        match self.kind {
+            Kind::Boolean => Word::Switch(self.name),
+            Kind::Choice(values) => Word::Name(self.name, values),
+            Kind::Text | Kind::Lines | Kind::Secret => Word::Name(self.name, &[]),
+        }
+    }
+
     /// Returns the default, unless only the runner can evaluate it.
     fn known_default(&self) -> &'static str {
         if self.default.starts_with("${{") { "" } else { self.default }

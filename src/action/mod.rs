@@ -11,11 +11,11 @@ mod outputs;
 mod step;
 mod workflow_commands;
 
-pub use inputs::{For, INPUTS, Input, Kind};
+pub use inputs::{For, INPUTS, Input, Kind, words};
 pub use job_environment::{Job, origin};
 pub use outputs::{OUTPUTS, OutputField};
 pub use step::{Step, StepPart, Verb};
-pub use workflow_commands::{Annotation, error, mask};
+pub use workflow_commands::{Annotation, annotate, mask};
 
 /// A table for the documentation, as text that a test compares with the files.
 pub struct Table {

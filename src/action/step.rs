@@ -1,12 +1,13 @@
 //! One step of a job: what it runs, and what it reports to the runner.
 
-use super::inputs::flags;
+use super::inputs::{flags, words};
 use super::job_environment::{Job, WorkflowName};
 use super::{env_files, outputs, workflow_commands};
-use crate::report::{self, Hit, Outcome};
-use anyhow::{Result, bail};
+use crate::report::{self, Diagnostic, Outcome, incomplete, misses};
+use anyhow::{Error, Result, anyhow, bail};
 use std::path::{Path, PathBuf};
 use storecache_entry::Digest;
+use storecache_runtime::advice::{Advice, WithAdvice, in_one_line};
 
 /// The part of a step that is running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +75,8 @@ impl Step {
             // The main part has reported the error and restored nothing, so the post part has nothing to do.
             Some(_) if moment == StepPart::Post => Operation::Save,
             Some(other) => bail!(
-                "input operation: unknown value {other:?}; use restore-and-save, restore or save"
+                anyhow!("input operation: unknown value {other:?}")
+                    .hint("use restore-and-save, restore or save")
             ),
         };
         job.secrets().for_each(|secret| workflow_commands::mask(&secret));
@@ -98,7 +100,7 @@ impl Step {
             Some(_) => return true,
             None => "the restore of this step did not determine a key",
         };
-        report::note(format!("storecache: nothing is saved: {why}"));
+        report::print_note(format!("nothing is saved: {why}"));
         false
     }
 
@@ -190,14 +192,18 @@ impl Step {
         let missing = "so changes to it do not change the key";
         match self.own_workflow() {
             Ok(_) | Err(NoWorkflow::Unnamed) => {}
-            Err(NoWorkflow::Elsewhere(file)) => report::note(format!(
-                "storecache: the workflow {file} is not in the work tree, {missing}; name the \
-                 files that the store depends on in hash-files"
-            )),
-            Err(NoWorkflow::NothingThere(file)) => workflow_commands::warning(&format!(
-                "nothing is checked out yet, including the workflow {file}, {missing}; put \
-                 actions/checkout before this step, or set workflow-mode: none"
-            )),
+            Err(NoWorkflow::Elsewhere(file)) => {
+                report::print_note(format!(
+                    "the workflow {file} is not in the work tree, {missing}"
+                ));
+                report::print_hint("name the files that the store depends on in hash-files");
+            }
+            Err(NoWorkflow::NothingThere(file)) => {
+                let text =
+                    format!("nothing is checked out yet, including the workflow {file}, {missing}");
+                let hint = "put actions/checkout before this step, or set workflow-mode: none";
+                workflow_commands::annotate(&Diagnostic::warning(text).advise(Advice::hint(hint)));
+            }
         }
     }
 
@@ -210,23 +216,19 @@ impl Step {
 
     /// Reports the result to the runner: outputs, state, and one annotation for each problem. If `fatal` is set, the
     /// problem makes the step fail.
-    pub fn report(&self, verb: Verb, outcome: &Outcome, error: Option<&str>, fatal: bool) {
+    pub fn report(&self, verb: Verb, outcome: &Outcome, error: Option<&Error>, fatal: bool) {
         if self.moment == StepPart::Main && verb == Verb::Restore {
             self.leave(outcome);
         }
-        let annotate = if fatal { workflow_commands::error } else { workflow_commands::warning };
-        match error {
-            Some(error) if outcome.cancelled => report::note(format!("storecache: {error}")),
-            Some(error) => annotate(error),
-            None if fatal && outcome.hit == Hit::Miss => {
-                annotate(&format!("restore: {}", outcome.reason.as_deref().unwrap_or("a miss")));
-            }
+        match error.map(|error| Diagnostic::from_error(error.as_ref())) {
+            Some(error) if outcome.cancelled => error.print_in(words()),
+            Some(error) if fatal => workflow_commands::annotate(&error),
+            Some(error) => workflow_commands::annotate(&error.into_warning()),
             None => {}
         }
-        let wanting = outcome.required.iter().filter(|required| !required.complete);
-        let wanting: Vec<_> = wanting.map(|required| required.pattern.as_str()).collect();
-        if !wanting.is_empty() {
-            annotate(&format!("restore: not complete in the store: {}", wanting.join(", ")));
+        match fatal {
+            true => misses(outcome).iter().for_each(workflow_commands::annotate),
+            false => incomplete(outcome).iter().for_each(|text| workflow_commands::warning(text)),
         }
         outcome.warnings.iter().for_each(|warning| workflow_commands::warning(warning));
     }
@@ -241,7 +243,10 @@ impl Step {
             told = told.and(env_files::append(&self.job, "GITHUB_STATE", &key));
         }
         if let Err(e) = told {
-            workflow_commands::warning(&format!("write outputs for the runner: {e:#}"));
+            workflow_commands::warning(&format!(
+                "write outputs for the runner: {}",
+                in_one_line(e.as_ref())
+            ));
         }
     }
 }

@@ -1,16 +1,17 @@
 //! Workflow commands: lines in the log that the runner acts on.
 
-use crate::report::{self, RunnerCommand};
+use super::inputs::words;
+use crate::report::{self, Diagnostic, RunnerCommand};
 use std::path::Path;
 
-/// Annotates the job with an error that made the step fail.
-pub fn error(text: &str) {
-    annotate("error", text);
+/// Annotates the job, in the words of its inputs.
+pub fn annotate(diagnostic: &Diagnostic) {
+    report::command(&diagnostic.annotation(words()));
 }
 
 /// Annotates the job with a warning. The step continues.
 pub fn warning(text: &str) {
-    annotate("warning", text);
+    annotate(&Diagnostic::warning(text));
 }
 
 /// As [`warning`], for a line of a file in the repository.
@@ -54,8 +55,4 @@ impl Annotation<'_> {
         let command = command.property("line", line).property("col", column);
         command.property("title", title).text(*text)
     }
-}
-
-fn annotate(kind: &'static str, text: &str) {
-    report::command(&RunnerCommand::new(kind).property("title", "storecache").text([text]));
 }

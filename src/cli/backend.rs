@@ -9,6 +9,7 @@ use std::time::Duration;
 use storecache_backend::options::{
     Address, CacheService, GitHubService, NetworkTimeouts, OLD, ObjectStore, RestApi, Secret,
 };
+use storecache_runtime::advice::WithAdvice;
 use storecache_runtime::files::DirPath;
 
 #[derive(Debug, Args)]
@@ -173,7 +174,8 @@ fn parse(text: Option<&str>, network: Network) -> Result<BackendOptions> {
         ),
         None => {
             let path = DirPath::cache()
-                .context("no home directory is known; name a directory with --backend dir:PATH")?;
+                .context("no home directory is known")
+                .hint("name a directory with --backend dir:PATH")?;
             Ok(BackendOptions::Directory { path, sync: true })
         }
         Some(text) if let Some(address) = Address::parse(text)? => {

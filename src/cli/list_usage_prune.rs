@@ -14,6 +14,7 @@ use storecache_backend::Denylist;
 use storecache_backend::options::{
     NetworkTimeouts, OLD, RepositoryOptions, RestApi, Secret, host, repository_name,
 };
+use storecache_runtime::advice::WithAdvice;
 
 /// The API of github.com.
 const GITHUB: &str = "https://api.github.com";
@@ -176,9 +177,9 @@ impl InventoryArgs {
         }
         let url = api();
         let repository = here(self.repository.as_deref())?;
-        let token = token().context(
-            "there is no token for GitHub's REST API; set GITHUB_TOKEN or GH_TOKEN to a token with \
-             `actions: read`, or `actions: write` to delete entries",
+        let token = token().context("there is no token for GitHub's REST API").hint(
+            "set GITHUB_TOKEN or GH_TOKEN to a token with `actions: read`, or `actions: write` to \
+             delete entries",
         )?;
         let stall = Duration::from_secs(self.network_timeout);
         Ok(InventoryOptions::Repository(Box::new(RepositoryOptions {

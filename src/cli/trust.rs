@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use storecache_runtime::advice::WithAdvice;
 use storecache_snapshot::{BadKey, PublicKey, SecretKey};
 
 /// Variables with secret keys, in search order: the input of a step, then a variable of storecache. Secret keys
@@ -125,10 +126,10 @@ impl TrustArgs {
             }
             Origin::DefaultBranchOnly => OriginTrust::DefaultBranchOnly {
                 repository: self.repository()?,
-                branch: self.branch().context(
-                    "--trust default-branch-only: the default branch is unknown; set \
-                     --default-branch BRANCH",
-                )?,
+                branch: self
+                    .branch()
+                    .context("--trust default-branch-only: the default branch is unknown")
+                    .hint("name it with --default-branch BRANCH")?,
             },
         };
         Ok(Trust { keys, origin })

@@ -19,6 +19,7 @@ use storecache_backend::object_store::Objects;
 use storecache_backend::{Directory, EntryName, Inventory, Record};
 use storecache_entry::Digest;
 use storecache_runtime::RunContext;
+use storecache_runtime::advice::in_one_line;
 use storecache_snapshot::{FORMAT, Opened, SnapshotError, cache_version_of, open};
 use storecache_store::{Layout, StoreKind, systems};
 
@@ -157,7 +158,11 @@ pub fn read(
         all.push(match opened {
             None => unopened(record, &layouts),
             Some(Err(e)) => {
-                warnings.push(format!("{} cannot be opened: {e:#}", record.key));
+                warnings.push(format!(
+                    "{} cannot be opened: {}",
+                    record.key,
+                    in_one_line(e.as_ref())
+                ));
                 held(record, Use::Unknown)
             }
             Some(Ok(mut reader)) => {

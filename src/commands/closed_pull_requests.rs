@@ -6,6 +6,7 @@ use anyhow::Result;
 use std::collections::{BTreeMap, HashSet};
 use storecache_backend::Inventory;
 use storecache_runtime::RunContext;
+use storecache_runtime::advice::in_one_line;
 
 /// Maximum number of pull requests that are queried. A job's token has 1,000 requests an hour. Source:
 /// github/docs `content/rest/using-the-rest-api/rate-limits-for-the-rest-api.md`.
@@ -43,7 +44,10 @@ pub fn closed(
             Ok(_) => {}
             Err(e) => {
                 context.check_canceled()?;
-                warnings.push(format!("cannot determine which pull requests are closed: {e:#}"));
+                warnings.push(format!(
+                    "cannot determine which pull requests are closed: {}",
+                    in_one_line(e.as_ref())
+                ));
                 // The next query would most likely fail too.
                 break;
             }

@@ -5,7 +5,7 @@ use super::open_entry::OpenEntry;
 use super::{Conclusion, inspect, or_json, resolve};
 use crate::config::{DiffKeys, Look};
 use crate::report;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::json;
 use std::path::Path;
 use std::rc::Rc;
@@ -15,6 +15,7 @@ use storecache_key::{
     WorkflowMode, diff as compare, hash_of, of_step,
 };
 use storecache_runtime::RunContext;
+use storecache_runtime::advice::{Advice, WithAdvice, causes};
 use storecache_runtime::memory::Traffic;
 use storecache_snapshot::Head;
 use storecache_store::StoreKind;
@@ -50,10 +51,12 @@ fn run(context: &RunContext, options: &DiffKeys) -> Result<Conclusion> {
         let name = format!("{FILES}{pattern}");
         if ![&a, &b].iter().any(|side| side.digests.contains_key(&name)) {
             bail!(
-                "--hash-files {pattern:?} matches no file in {} or in {}; correct the pattern, or leave \
-                 it out",
-                before.name,
-                after.name
+                anyhow!(
+                    "--hash-files {pattern:?} matches no file in {} or in {}",
+                    before.name,
+                    after.name
+                )
+                .hint("correct the pattern, or leave it out")
             );
         }
     }
@@ -70,7 +73,7 @@ fn run(context: &RunContext, options: &DiffKeys) -> Result<Conclusion> {
         }))?;
         return Ok(Conclusion::Done);
     }
-    notes.iter().for_each(|note| report::note(format!("storecache: {note}")));
+    notes.iter().for_each(report::print_note);
     for it in &moved {
         print_change(it)?;
     }
@@ -85,12 +88,13 @@ fn verdict(same: bool, moved: &[Moved], hashes: &[Option<String>; 2], names: [&s
     let of = |at: usize| format!("{} has {}", names[at], shown(&hashes[at]));
     let line = match (moved.is_empty(), same) {
         (true, _) => {
-            "the hash has no ingredients; name some with --workflow or --hash-files".to_owned()
+            report::print_note("the hash has no ingredients");
+            return report::print_hint("name some with --workflow or --hash-files");
         }
         (_, true) => format!("the key stays the same: {}", shown(&hashes[0])),
         (_, false) => format!("the key changes: {}, {}", of(0), of(1)),
     };
-    report::note(format!("storecache: {line}"));
+    report::status(line);
 }
 
 /// Finds a snapshot by its file or its entry, the work tree, or a commit.
@@ -121,7 +125,13 @@ fn find(
     }
     let repository = match repository {
         Ok(repository) => repository,
-        Err(e) => bail!("{text:?} is not a snapshot, and commits cannot be read: {e:#}"),
+        Err(e) => {
+            let advice = Advice::find(e).cloned().unwrap_or_default();
+            let cause = causes(e);
+            let refused =
+                anyhow!("{text:?} is not a snapshot, and commits cannot be read: {cause}");
+            bail!(refused.advise(advice))
+        }
     };
     let tree = tree_of(repository, text)
         .with_context(|| format!("{text:?} is not a commit, a snapshot file, an entry or `.`"))?;

@@ -3,7 +3,7 @@
 use super::open_entry::OpenEntry;
 use super::open_error::OpenError;
 use super::resolve::LookupNotes;
-use super::run_error::{RunError, in_one_line};
+use super::run_error::RunError;
 use super::{quarantine, trust};
 use crate::config::Restore;
 use crate::report::{self, Hit};
@@ -14,6 +14,7 @@ use storecache_root_helper::client::RootFailure;
 use storecache_root_helper::protocol::{FrameId, Phase, SnapshotRole};
 use storecache_root_helper::{FailureKind, HelperError};
 use storecache_runtime::RunContext;
+use storecache_runtime::advice::causes;
 use storecache_runtime::liveness::seconds;
 use storecache_store::StoreKind;
 
@@ -242,7 +243,7 @@ impl<'a> EntryFallback<'a> {
         phase: Phase,
     ) -> Result<(), Box<FirstFailure>> {
         let phase = error.reported().map_or(phase, |failure| failure.phase);
-        let reason = in_one_line(&error);
+        let reason = causes(&error);
         let mut has_time = true;
         if let RejectReason::Damaged { base, .. } = &unfit {
             let bad = base.as_ref().unwrap_or(name);
@@ -299,7 +300,7 @@ impl<'a> EntryFallback<'a> {
     pub fn warn(&mut self, used: &EntryName) {
         let Some(kept) = quarantine::advice(&self.rejected.quarantined) else { return };
         let Some(FirstFailure { error, phase, name }) = &self.first else { return };
-        let (phase, error) = (phase.name(), in_one_line(error));
+        let (phase, error) = (phase.name(), causes(error));
         self.rejected.warning = Some(format!(
             "{phase}: {name} cannot be used, and {used} was used instead: {error}; {kept}"
         ));

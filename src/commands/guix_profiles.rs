@@ -6,11 +6,12 @@
 use super::resolve;
 use crate::config::{Restore, Save, StoreOptions};
 use crate::report::{self, Outcome, Profile};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::getuid;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use storecache_daemon::Client;
+use storecache_runtime::advice::{WithAdvice, in_one_line};
 use storecache_snapshot::{BaseItem, ItemEntry, Opened, ProfileFacts};
 use storecache_store::{
     ItemName, Layout, PROFILES, Person, Profiles, StoreKind, is_plain_name, make_shortcut,
@@ -44,8 +45,9 @@ pub fn find(options: &Save) -> (Vec<ProfileFacts>, Vec<String>) {
     if !options.profiles {
         return Default::default();
     }
-    find_below(&options.store.root)
-        .unwrap_or_else(|e| (Vec::new(), vec![format!("left out the profiles: {e:#}")]))
+    find_below(&options.store.root).unwrap_or_else(|e| {
+        (Vec::new(), vec![format!("left out the profiles: {}", in_one_line(e.as_ref()))])
+    })
 }
 
 fn find_below(root: &Path) -> Result<(Vec<ProfileFacts>, Vec<String>)> {
@@ -58,7 +60,9 @@ fn find_below(root: &Path) -> Result<(Vec<ProfileFacts>, Vec<String>)> {
                 found.push(ProfileFacts { name: name.into(), item: item.to_string().into() });
             }
             Ok(None) => {}
-            Err(e) => warnings.push(format!("left out the profile {name}: {e:#}")),
+            Err(e) => {
+                warnings.push(format!("left out the profile {name}: {}", in_one_line(e.as_ref())))
+            }
         }
     }
     if found.is_empty() {
@@ -100,7 +104,7 @@ pub fn restore(options: &Restore, opened: &Opened, skipped: &[(String, String)])
     }
     match Return::begin(options, opened, skipped) {
         Ok(mut all) => all.run(),
-        Err(e) => warn(format!("no profile was restored: {e:#}")),
+        Err(e) => warn(format!("no profile was restored: {}", in_one_line(e.as_ref()))),
     }
 }
 
@@ -127,7 +131,7 @@ impl<'a> Return<'a> {
         let layout = Layout::new(StoreKind::Guix, &options.store.root)?;
         let person = person(&options.store.root)?;
         let daemon = match options.dry_run {
-            true => Err(anyhow::anyhow!("the daemon was not asked in a dry run")),
+            true => Err(anyhow!("the daemon was not asked in a dry run")),
             false => Client::open(&layout.socket(), Instant::now() + options.store.daemon_timeout),
         };
         Ok(Return { options, opened, skipped, layout, person, daemon })
@@ -150,7 +154,7 @@ impl<'a> Return<'a> {
                 }
                 Err(e) => Err(e.context(format!("did not restore the profile {name}"))),
             };
-            report.warnings.extend(led.err().map(|e| format!("{e:#}")));
+            report.warnings.extend(led.err().map(|e| in_one_line(e.as_ref())));
         }
         report
     }
@@ -169,8 +173,11 @@ impl<'a> Return<'a> {
                 _ if self.options.dry_run => Ok(Some(1)),
                 Ok(_) => bail!("the daemon did not create a profile directory for {person}"),
                 Err(e) => bail!(
-                    "{person} has no profile directory, and no daemon creates it ({e:#}); start \
-                     the daemon and restore again"
+                    anyhow!(
+                        "{person} has no profile directory, and no daemon creates it ({})",
+                        in_one_line(e.as_ref())
+                    )
+                    .hint("start the daemon and restore again")
                 ),
             };
         };
@@ -231,11 +238,11 @@ fn person(root: &Path) -> Result<Person> {
 /// Prints what was done.
 pub fn print(outcome: &Outcome) {
     for Profile { name, generation, item } in &outcome.profiles {
-        report::note(match generation {
-            None => format!("storecache: with the profile {name}: {item}"),
+        report::status(match generation {
+            None => format!("with the profile {name}: {item}"),
             Some(number) => {
                 let verb = if outcome.dry_run { "would add" } else { "added" };
-                format!("storecache: {verb} generation {number} of {name}: {item}")
+                format!("{verb} generation {number} of {name}: {item}")
             }
         });
     }

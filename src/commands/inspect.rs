@@ -35,7 +35,7 @@ fn run(context: &RunContext, options: &Look) -> Result<Conclusion> {
     };
     if let (Some(blame), Some(path)) = (&blame, &options.html) {
         html_file::write(&page_of(&entry, blame), path)?;
-        report::note(format!("storecache: the page is in {}", path.display()));
+        report::status(format!("the page is in {}", path.display()));
     }
     let Opened { head, index, length, index_bytes } = &entry.opened;
     let name = entry.name.clone();
@@ -192,7 +192,7 @@ fn beside(path: &Path, name: &str) -> Result<Option<(String, Box<dyn ReadAt>)>> 
         Err(e) => match kind_in(&e) {
             Some(kind) => {
                 let warning = format!("{shown} is {kind}, not a snapshot, and is skipped");
-                report::note(format!("storecache: warning: {warning}"));
+                report::print_warning(warning);
                 Ok(None)
             }
             None => Err(e).with_context(|| format!("open {shown}")),

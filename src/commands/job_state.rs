@@ -15,6 +15,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use storecache_entry::Digest;
 use storecache_key::KeyOptions;
+use storecache_runtime::advice::in_one_line;
 use storecache_runtime::files::OpenDir;
 
 /// The version that this program writes, and the only one that it reads.
@@ -69,7 +70,8 @@ impl State {
         };
         let error = state.write(path).err()?;
         Some(format!(
-            "the state for the save was not written, so the save will include everything: {error:#}"
+            "the state for the save was not written, so the save will include everything: {}",
+            in_one_line(error.as_ref())
         ))
     }
 

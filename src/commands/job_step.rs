@@ -22,8 +22,8 @@ pub fn step(context: &RunContext, step: &Step, task: StepCommand) -> Conclusion 
             options.key.in_job = true;
             let (outcome, done) = restore::attempt(context, &options);
             let ending = restore::ending(&outcome, options.fail_on_miss);
-            let error = done.err().map(|e| e.to_string());
-            step.report(Verb::Restore, &outcome, error.as_deref(), ending == Conclusion::Miss);
+            let error = done.err();
+            step.report(Verb::Restore, &outcome, error.as_ref(), ending == Conclusion::Miss);
             if outcome.cancelled { Conclusion::Failed } else { ending }
         }
         StepCommand::Save(mut options) => {
@@ -31,8 +31,8 @@ pub fn step(context: &RunContext, step: &Step, task: StepCommand) -> Conclusion 
             options.output.in_job = true;
             options.key.in_job = true;
             let (outcome, done) = save::attempt(context, &options);
-            let error = done.err().map(|e| e.to_string());
-            step.report(Verb::Save, &outcome, error.as_deref(), false);
+            let error = done.err();
+            step.report(Verb::Save, &outcome, error.as_ref(), false);
             if outcome.cancelled { Conclusion::Failed } else { Conclusion::Done }
         }
     }

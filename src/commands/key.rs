@@ -33,7 +33,7 @@ fn run(options: &ShowKey) -> Result<Conclusion> {
         options.key = key;
         options.store.kind = options.store.kind.or(named(store.as_deref())?);
         if !options.output.quiet {
-            report::note(format!("storecache: with the inputs of the step at {place}"));
+            report::print_note(format!("with the inputs of the step at {place}"));
         }
     }
     let options = &options;

@@ -10,6 +10,7 @@ use serde_json::json;
 use std::cmp::Reverse;
 use storecache_backend::{Inventory, Quarantined};
 use storecache_runtime::RunContext;
+use storecache_runtime::advice::in_one_line;
 
 /// Number of bad entries that are printed one by one.
 const SHOWN: usize = 10;
@@ -47,20 +48,20 @@ fn run(context: &RunContext, options: &List) -> Result<Conclusion> {
         return Ok(Conclusion::Done);
     }
     print_entries(&rows, options.output.quiet)?;
-    warnings.iter().for_each(|warning| report::note(format!("storecache: warning: {warning}")));
+    warnings.iter().for_each(report::print_warning);
     if !options.output.quiet {
         let shown = report::plural(rows.len() as u64, "entry");
         let size = report::binary(eviction_forecast::sum(all.iter()));
         let limit = report::binary(options.limit);
         let place = inventory.describe();
-        report::note(format!("storecache: {shown} with {size} of {limit} in {place}"));
+        report::status(format!("{shown} with {size} of {limit} in {place}"));
         for bad in quarantined.iter().take(SHOWN) {
             let (entry, reason) = (&bad.entry, &bad.reason);
             let kept = if bad.file.is_some() { "quarantined" } else { "remembered as bad" };
-            report::note(format!("storecache: {kept}: {entry}: {reason}"));
+            report::status(format!("{kept}: {entry}: {reason}"));
         }
         if let Some(more @ 1..) = quarantined.len().checked_sub(SHOWN) {
-            report::note(format!("storecache: {more} more are bad; --json lists them"));
+            report::status(format!("{more} more are bad; --json lists them"));
         }
     }
     Ok(Conclusion::Done)
@@ -73,7 +74,7 @@ fn quarantined(
     warnings: &mut Vec<String>,
 ) -> Vec<Quarantined> {
     quarantine::list(inventory, options.denylist.as_ref()).unwrap_or_else(|e| {
-        warnings.push(format!("cannot list the quarantined entries: {e:#}"));
+        warnings.push(format!("cannot list the quarantined entries: {}", in_one_line(e.as_ref())));
         Vec::new()
     })
 }

@@ -59,11 +59,21 @@ pub use verify::verify;
 use crate::config::OutputOptions;
 use crate::report;
 use anyhow::Result;
+use storecache_runtime::advice::{Advice, causes};
 
 /// With `--json`, prints an error as one JSON object too, in addition to the message for people.
 fn or_json(output: &OutputOptions, ending: Result<Conclusion>) -> Result<Conclusion> {
     if let (true, Err(e)) = (output.json, &ending) {
-        report::answer_json(&serde_json::json!({ "ok": false, "reason": format!("{e:#}") }))?;
+        let mut object = serde_json::json!({ "ok": false, "reason": causes(e.as_ref()) });
+        if let Some(Advice { notes, hint }) = Advice::find(e.as_ref()) {
+            if !notes.is_empty() {
+                object["notes"] = notes.clone().into();
+            }
+            if let Some(hint) = hint {
+                object["hint"] = hint.clone().into();
+            }
+        }
+        report::answer_json(&object)?;
     }
     ending
 }

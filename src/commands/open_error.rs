@@ -68,8 +68,9 @@ impl Unusable {
 mod tests {
     use super::*;
     use crate::commands::entry_fallback::RejectReason;
-    use crate::commands::run_error::{RunError, in_one_line};
+    use crate::commands::run_error::RunError;
     use anyhow::anyhow;
+    use storecache_runtime::advice::in_one_line;
 
     fn unusable(source: Defect) -> Unusable {
         Unusable { name: "snapshot".into(), size: 1, source }

@@ -4,7 +4,7 @@ use super::annotated_entries::{ListedEntry, open_inventory, read};
 use super::prune_plan::{Cause, PruneChoice, RepositoryFacts, choose};
 use super::{Conclusion, cancel, closed_pull_requests, eviction_forecast, or_json};
 use crate::config::{Prune, PruneReason};
-use crate::report;
+use crate::report::{self, Diagnostic};
 use anyhow::{Result, anyhow};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -13,6 +13,7 @@ use storecache_backend::retry_limits::{
 };
 use storecache_backend::{Deleted, Inventory, InventoryError};
 use storecache_runtime::RunContext;
+use storecache_runtime::advice::{Advice, in_one_line};
 
 /// Prints the plan, and carries it out if the options ask for it.
 pub fn prune(context: &RunContext, options: &Prune) -> Result<Conclusion> {
@@ -36,7 +37,7 @@ fn run(context: &RunContext, options: &Prune) -> Result<Conclusion> {
     if !options.output.json {
         print_plan(&all, &choice, options.output.quiet)?;
     }
-    warnings.iter().for_each(|warning| report::note(format!("storecache: warning: {warning}")));
+    warnings.iter().for_each(report::print_warning);
     let done = match options.apply {
         true => carry_out(context, inventory.as_ref(), &all, &choice, options),
         false => Done::default(),
@@ -130,14 +131,18 @@ impl Done {
                     if context.is_canceled() {
                         return Err(anyhow!("canceled by a signal while {key} was being deleted"));
                     }
-                    self.failed.push((record.key.clone(), format!("{e:#}")));
+                    self.failed.push((record.key.clone(), in_one_line(&e)));
                     in_a_row += 1;
                     if matches!(e, InventoryError::Forbidden { .. })
                         || in_a_row == DELETION_FAILURES
                     {
                         return Err(e.into());
                     }
-                    report::note(format!("storecache: {key} was not deleted: {e:#}"));
+                    let note = format!("{key} was not deleted");
+                    Diagnostic::from_error(&e)
+                        .into_warning()
+                        .advise(Advice { notes: vec![note], hint: None })
+                        .print();
                     continue;
                 }
             }
@@ -159,10 +164,8 @@ fn delete(
             Err(InventoryError::Forbidden { wait: Some(wait), .. })
                 if wait <= LONGEST_DELETION_RETRY_AFTER && tries < DELETION_TRIES =>
             {
-                report::note(format!(
-                    "storecache: waiting {} s, as the server requested",
-                    wait.as_secs()
-                ));
+                let seconds = wait.as_secs();
+                report::status(format!("waiting {seconds} s, as the server requested"));
                 cancel::sleep(context, wait)?;
             }
             deleted => return deleted,
@@ -233,12 +236,12 @@ fn finish(
             "gone": done.gone,
             "failed": done.failed,
             "cancelled": done.canceled,
-            "reason": done.stopped.as_ref().map(|e| format!("{e:#}")),
+            "reason": done.stopped.as_ref().map(|e| in_one_line(e.as_ref())),
             "warnings": warnings,
         }))?;
     }
     if let Some(e) = &done.stopped {
-        report::note(format!("storecache: prune: {e:#}"));
+        Diagnostic::from_error(e.as_ref()).print();
     }
     let planned = report::plural(chosen, "entry");
     let left = |gone: u64| report::binary(eviction_forecast::sum(all.iter()).saturating_sub(gone));
@@ -246,7 +249,7 @@ fn finish(
         (0, _) => format!("nothing to delete in {}", inventory.describe()),
         (_, false) => {
             let (size, left) = (report::binary(bytes), left(bytes));
-            format!("would delete {planned} with {size}; {left} stay; use --apply to delete")
+            format!("would delete {planned} with {size}; {left} stay; to delete, use --apply")
         }
         (_, true) => {
             let gone = match done.gone.len() {

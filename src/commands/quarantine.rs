@@ -7,6 +7,7 @@ use anyhow::Context;
 use jiff::Timestamp;
 use storecache_backend::{Backend, Denylist, EntryName, QuarantineList, Quarantined};
 use storecache_entry::Ladder;
+use storecache_runtime::advice::{Advice, in_one_line};
 
 /// Moves an entry aside or else remembers it. Returns what was done.
 pub fn condemn(
@@ -28,7 +29,7 @@ pub fn condemn(
     };
     match backend.set_aside(name, &bad) {
         Ok(file) => bad.file = file,
-        Err(e) => bad.problem = Some(format!("{e:#}")),
+        Err(e) => bad.problem = Some(in_one_line(e.as_ref())),
     }
     let remember = || {
         let list =
@@ -40,7 +41,8 @@ pub fn condemn(
     {
         let problem = bad.problem.map(|problem| format!("{problem}; "));
         let problem = problem.unwrap_or_default();
-        bad.problem = Some(format!("{problem}it could not be recorded either: {e:#}"));
+        bad.problem =
+            Some(format!("{problem}it could not be recorded either: {}", in_one_line(e.as_ref())));
     }
     bad
 }
@@ -92,35 +94,34 @@ pub fn list(
     Ok(all)
 }
 
-/// A sentence for people about what happened to the bad entries of a run and what to do; `None` if `bad` is empty.
-pub fn advice(bad: &[Quarantined]) -> Option<String> {
+/// Describes what happened to the bad entries of a run, and what to do; `None` if `bad` is empty.
+pub fn advice(bad: &[Quarantined]) -> Option<Advice> {
     let first = bad.first()?;
-    let kept = match &first.file {
-        Some(file) if file.to_str().is_some_and(|file| file.contains("://")) => format!(
-            "{} is marked as bad, and runs skip it from now on; check a copy of {} with \
-             `storecache verify`",
-            first.entry,
-            file.display()
+    let (kept, hint) = match &first.file {
+        Some(file) if file.to_str().is_some_and(|file| file.contains("://")) => (
+            format!("{} is marked as bad, and runs skip it from now on", first.entry),
+            format!("check a copy of {} with `storecache verify`", file.display()),
         ),
         Some(file) => {
             let file = file.display();
-            format!(
-                "{} is quarantined as {file}; check it with `storecache verify {file}`",
-                first.entry
+            (
+                format!("{} is quarantined as {file}", first.entry),
+                format!("check it with `storecache verify {file}`"),
             )
         }
         None => {
             let problem = first.problem.iter().map(|why| format!(" ({why})")).collect::<String>();
             let entry = &first.entry;
-            format!(
-                "{entry} stays{problem}, and is skipped if this user has a record of it; delete \
-                 it, or save again"
+            (
+                format!("{entry} stays{problem}, and is skipped if this user has a record of it"),
+                "delete it, or save again".into(),
             )
         }
     };
     let more = bad.len() - 1;
-    Some(match more {
+    let kept = match more {
         0 => kept,
         more => format!("{kept}; the same applies to {more} more"),
-    })
+    };
+    Some(Advice { notes: vec![kept], hint: Some(hint) })
 }

@@ -52,6 +52,6 @@ pub fn print(outcome: &Outcome) {
                 report::plural(required.closure, "item"),
             ),
         };
-        report::note(format!("storecache: {line}"));
+        report::status(line);
     }
 }

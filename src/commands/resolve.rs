@@ -1,9 +1,10 @@
 //! From flags to a store, a key and an entry: common first steps of several commands.
 
+use crate::action;
 #[cfg(not(all(feature = "github", feature = "object-store")))]
 use crate::config::not_built_in;
 use crate::config::{BackendOptions, StoreOptions};
-use crate::report::{self, Hit};
+use crate::report::{self, Hit, Words};
 use anyhow::{Context, Result, anyhow};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -20,6 +21,7 @@ use storecache_key::{Key, KeyOptions};
 use storecache_root_helper::Caller;
 use storecache_root_helper::protocol::StoreRequest;
 use storecache_runtime::RunContext;
+use storecache_runtime::advice::{WithAdvice, in_one_line};
 use storecache_runtime::memory::Traffic;
 use storecache_snapshot::{Opened, SnapshotError, cache_version};
 use storecache_store::{Layout, StoreKind, system};
@@ -60,15 +62,13 @@ pub fn key(
         let asked = program.and_then(program_version);
         let surveyed = surveyed.filter(|version| !version.is_empty()).map(str::to_owned);
         asked.or(surveyed).ok_or_else(|| {
-            anyhow!(
-                "{} --version did not print a version; set the version with --version, or the \
-                 whole key with --key",
-                kind.program().unwrap_or_default()
-            )
+            anyhow!("`{} --version` did not print a version", kind.program().unwrap_or_default())
+                .hint("set the version with --version, or the whole key with --key")
         })
     };
     let made = Key::make(key, kind.name(), &system(), version).context("make the key")?;
-    made.notes().for_each(|note| report::note(format!("storecache: {note}")));
+    let words = if key.in_job { action::words() } else { Words::command_line() };
+    made.notes().for_each(|note| report::print_note(words.apply(note)));
     Ok(made)
 }
 
@@ -106,7 +106,7 @@ fn several(
         match one_backend(run, one, kind, traffic) {
             Ok(member) => members.push(member),
             Err(e) => {
-                warnings.push(format!("a backend is skipped: {e:#}"));
+                warnings.push(format!("a backend is skipped: {}", in_one_line(e.as_ref())));
                 first.get_or_insert(e);
             }
         }
@@ -182,7 +182,7 @@ pub fn print_notes(notes: &Notes) {
 
 /// Prints warnings, for commands without a report.
 pub fn print_warnings(warnings: &[String]) {
-    warnings.iter().for_each(|line| report::note(format!("storecache: warning: {line}")));
+    warnings.iter().for_each(report::print_warning);
 }
 
 /// The problems of a lookup, as a report has them.

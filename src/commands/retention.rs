@@ -8,6 +8,7 @@ use std::num::NonZeroUsize;
 use storecache_backend::{Backend, Entry, EntryName};
 use storecache_entry::Rung;
 use storecache_runtime::RunContext;
+use storecache_runtime::advice::in_one_line;
 
 /// Superseded entries that were deleted, and those that stay.
 pub struct Retained {
@@ -38,7 +39,9 @@ pub fn retain(
     });
     let (deleted, warning) = match chosen {
         Ok(superseded) => delete(context, backend, &superseded),
-        Err(e) => (Vec::new(), Some(format!("superseded entries stay: {e:#}"))),
+        Err(e) => {
+            (Vec::new(), Some(format!("superseded entries stay: {}", in_one_line(e.as_ref()))))
+        }
     };
     // After a cancellation, any failure may be a consequence of it.
     Retained { deleted, warning: warning.filter(|_| !context.is_canceled()) }
@@ -101,7 +104,13 @@ fn delete(
         }
         if let Err(e) = backend.delete(entry) {
             let (all, stay) = (entries.len(), entries.len() - deleted.len());
-            return (deleted, Some(format!("superseded entries stay, {stay} of {all}: {e:#}")));
+            return (
+                deleted,
+                Some(format!(
+                    "superseded entries stay, {stay} of {all}: {}",
+                    in_one_line(e.as_ref())
+                )),
+            );
         }
         deleted.push(entry.name.to_string());
     }

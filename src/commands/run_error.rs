@@ -1,7 +1,6 @@
 //! Why a step of a save or of a restore failed.
 
 use super::open_error::{OpenError, Unusable};
-use anyhow::Chain;
 use storecache_backend::BackendError;
 use storecache_root_helper::HelperError;
 use storecache_root_helper::client::RootFailure;
@@ -46,10 +45,4 @@ impl RunError {
             RunError::Helper(_) | RunError::Entry(_) | RunError::Other(_) => None,
         }
     }
-}
-
-/// An error with its causes, outermost first, in one line.
-pub fn in_one_line(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes: Vec<String> = Chain::new(error).map(ToString::to_string).collect();
-    causes.join(": ")
 }

@@ -3,7 +3,6 @@
 use super::job_state::State;
 use super::open_entry::OpenEntry;
 use super::open_error::OpenError;
-use super::run_error::in_one_line;
 use super::{resolve, trust};
 use crate::config::{JobStatus, Policy, SavePolicy, Trust};
 use crate::report;
@@ -12,19 +11,21 @@ use storecache_backend::{Backend, EntryName};
 use storecache_entry::Ladder;
 use storecache_root_helper::protocol::{Growth, KnownItem};
 use storecache_runtime::RunContext;
+use storecache_runtime::advice::{Advice, in_one_line};
 
-/// Returns why nothing is to be saved, as far as that is known before anything is read.
-pub fn before_all(policy: &SavePolicy) -> Option<String> {
-    let reason = match (policy.policy, policy.job_status) {
-        (Policy::Never, _) => "the policy is never to save",
+/// Returns why nothing is to be saved, and what to do about it, as far as that is known before anything is read.
+pub fn before_all(policy: &SavePolicy) -> Option<(String, Advice)> {
+    let none = Advice::default();
+    let (reason, advice) = match (policy.policy, policy.job_status) {
+        (Policy::Never, _) => ("the policy is never to save", none),
         (Policy::Always, _) => return None,
         (Policy::Auto, Some(JobStatus::Failure)) if !policy.save_on_failure => {
-            "the job failed; use --save-on-failure to save anyway"
+            ("the job failed", Advice::hint("use --save-on-failure to save anyway"))
         }
-        (Policy::Auto, Some(JobStatus::Cancelled)) => "the job was canceled",
+        (Policy::Auto, Some(JobStatus::Cancelled)) => ("the job was canceled", none),
         (Policy::Auto, _) => return None,
     };
-    Some(reason.into())
+    Some((reason.into(), advice))
 }
 
 /// Contents of the newest entry of the key, if the save is to be compared with it.

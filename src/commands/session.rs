@@ -1,10 +1,11 @@
 //! Common parts of save and restore: the start, and the end of the report.
 
-use super::run_error::{RunError, in_one_line};
+use super::run_error::RunError;
 use super::{cancel, resolve, run_history};
+use crate::action;
 use crate::config::{BackendOptions, OutputOptions, StoreOptions};
-use crate::report::{self, Cut, Outcome, Progress};
-use anyhow::Result;
+use crate::report::{self, Cut, Outcome, Progress, Words};
+use anyhow::{Error, Result, anyhow};
 use std::sync::Arc;
 use storecache_backend::Backend;
 use storecache_key::{Key, KeyOptions};
@@ -12,6 +13,7 @@ use storecache_root_helper::HelperError;
 use storecache_root_helper::client::RootHelperProcess;
 use storecache_root_helper::protocol::{Phase, StoreRequest};
 use storecache_runtime::RunContext;
+use storecache_runtime::advice::{Advice, WithAdvice, causes};
 use storecache_runtime::memory::Traffic;
 
 /// A run with its root helper and its key.
@@ -97,15 +99,16 @@ impl RunFacts {
             key: self.key,
             warnings: self.warnings,
             failed: failure.is_some(),
-            reason: failure.map(|failure| failure.line.clone()).or(report.reason),
+            reason: failure.map(|failure| failure.reason.clone()).or(report.reason),
+            notes: failure.map_or(report.notes, |failure| failure.advice.notes.clone()),
+            hint: failure.map_or(report.hint, |failure| failure.advice.hint.clone()),
             cut: failure.and_then(|failure| failure.cut.clone()),
             cancelled: failure.is_some_and(|failure| failure.cancelled),
             ..report
         }
     }
 
-    /// Describes a failure in one line with phase and cause. If the root helper failed, the phase is the phase of the
-    /// root helper.
+    /// Describes a failure. If the root helper failed, the phase is the phase of the root helper.
     pub fn failure(&mut self, error: &RunError) -> Failure {
         let by_helper = error.reported();
         if let Some(failure) = by_helper {
@@ -116,26 +119,57 @@ impl RunFacts {
             // Failures after a timeout are consequences of it. An error that the root helper reports is
             // independent of it.
             Some(cut) if by_helper.is_none() => Failure {
-                line: format!("{command}: {}: {cut}", cut.state.phase),
+                reason: format!("{command}: {}: {cut}", cut.state.phase),
+                cause: cut.what.clone(),
+                advice: cut.advice(),
                 cut: Some(cut.into()),
                 cancelled: false,
             },
-            _ => Failure {
-                line: format!("{command}: {}: {}", self.phase.name(), in_one_line(error)),
-                cut: None,
-                cancelled: self.context.is_canceled() && by_helper.is_none()
-                    || matches!(error, RunError::Helper(HelperError::Cancelled(_))),
-            },
+            _ => {
+                let (phase, cause) = (self.phase.name(), causes(error));
+                let advice = Advice::find(error).cloned().unwrap_or_default();
+                Failure {
+                    reason: format!("{command}: {phase}: {cause}"),
+                    cause,
+                    advice,
+                    cut: None,
+                    cancelled: self.context.is_canceled() && by_helper.is_none()
+                        || matches!(error, RunError::Helper(HelperError::Cancelled(_))),
+                }
+            }
         }
     }
 }
 
 /// The failure of a run, as it is reported.
 pub struct Failure {
-    pub line: String,
+    /// For programs: command, phase and cause.
+    pub reason: String,
+    /// For people.
+    pub cause: String,
+    pub advice: Advice,
     /// The timeout that caused it.
     pub cut: Option<Cut>,
     pub cancelled: bool,
+}
+
+impl Failure {
+    /// Adds advice, to the report too.
+    pub fn advise(&mut self, advice: Advice, report: &mut Outcome) {
+        self.advice = std::mem::take(&mut self.advice).and(advice);
+        report.notes.clone_from(&self.advice.notes);
+        report.hint.clone_from(&self.advice.hint);
+    }
+
+    /// Returns the error for people.
+    pub fn into_error(self) -> Error {
+        anyhow!(self.cause).advise(self.advice)
+    }
+}
+
+/// Returns the words of the interface that the run was started from.
+pub fn words(output: &OutputOptions) -> Words {
+    if output.in_job { action::words() } else { Words::command_line() }
 }
 
 /// Prints the report of a run that has ended as JSON, or with `print` if the run succeeded. Returns the report, and the
@@ -144,7 +178,7 @@ pub fn publish(
     output: &OutputOptions,
     mut report: Outcome,
     mut done: Result<()>,
-    print: fn(&Outcome),
+    print: impl FnOnce(&Outcome),
 ) -> (Outcome, Result<()>) {
     report.warnings.extend(run_history::record(&report));
     if output.json {
@@ -153,8 +187,7 @@ pub fn publish(
         print(&report);
     }
     if !output.quiet && !output.in_job {
-        let warn = |warning| report::note(format!("storecache: warning: {warning}"));
-        report.warnings.iter().for_each(warn);
+        report.warnings.iter().for_each(report::print_warning);
     }
     (report, done)
 }
@@ -163,9 +196,9 @@ pub fn publish(
 pub fn print_skipped(outcome: &Outcome) {
     const SHOWN: usize = 10;
     for (name, reason) in outcome.skipped.iter().take(SHOWN) {
-        report::note(format!("storecache: left out {name}: {reason}"));
+        report::status(format!("left out {name}: {reason}"));
     }
     if let Some(more @ 1..) = outcome.skipped.len().checked_sub(SHOWN) {
-        report::note(format!("storecache: left out {more} more; --json lists them"));
+        report::status(format!("left out {more} more; --json lists them"));
     }
 }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
+use storecache_runtime::advice::in_one_line;
 
 /// Appends the summary, if the options name a file for it. Returns a warning if that failed.
 pub fn append(
@@ -15,7 +16,7 @@ pub fn append(
 ) -> Option<String> {
     let text = render(&Job { restore, save, now: Timestamp::now() });
     let error = write(path?, &text).err()?;
-    Some(format!("the summary was not written: {error:#}"))
+    Some(format!("the summary was not written: {}", in_one_line(error.as_ref())))
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

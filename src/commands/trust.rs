@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use storecache_backend::{Backend, EntryName};
 use storecache_entry::{Ladder, Rung};
+use storecache_runtime::advice::in_one_line;
 use storecache_snapshot::{Index, Opened, Origin, PublicKey, Verdict};
 
 /// Events that only users with write access to the repository can cause, if they run on a branch. With other
@@ -111,7 +112,7 @@ fn signed(trust: &Trust, place: Place<'_>, opened: &Opened) -> Result<Vec<String
     let refuse = |why: String| Err(Untrusted(why));
     let signatures = match verdicts(opened, &trust.keys) {
         Ok(signatures) => signatures,
-        Err(e) => return refuse(format!("{e:#}")),
+        Err(e) => return refuse(in_one_line(e.as_ref())),
     };
     let of = |wanted: Verdict| {
         let names = signatures.iter().filter(move |(_, verdict)| *verdict == wanted);

@@ -14,6 +14,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use storecache_backend::{Directory, EntryName, Inventory};
 use storecache_runtime::RunContext;
+use storecache_runtime::advice::in_one_line;
 
 const DAY: i64 = 24 * 60 * 60;
 
@@ -28,13 +29,13 @@ fn run(context: &RunContext, options: &Asked) -> Result<Conclusion> {
     let (usage, newest) = count(context, inventory.as_ref(), options)?;
     if let Some(path) = &options.html {
         html_file::write(&page_of(&usage, options, newest), path)?;
-        report::note(format!("storecache: the page is in {}", path.display()));
+        report::status(format!("the page is in {}", path.display()));
     }
     if options.output.json {
         report::answer_json(&usage)?;
     } else {
         usage.lines(options.more.is_some()).iter().try_for_each(report::answer)?;
-        let warn = |warning| report::note(format!("storecache: warning: {warning}"));
+        let warn = |warning| report::print_warning(warning);
         usage.warnings.iter().for_each(warn);
     }
     Ok(Conclusion::Done)
@@ -51,14 +52,15 @@ fn page_of(usage: &Usage, options: &Asked, newest: Option<EntryName>) -> Page {
             sections.extend(blame.sections());
         }
         Some((Err(e), name)) => {
-            let about = format!("The content of {name} cannot be read: {e:#}.");
+            let about =
+                format!("The content of {name} cannot be read: {}.", in_one_line(e.as_ref()));
             sections.push(Section::new("Size of a snapshot").paragraph(about));
         }
         // GitHub's API does not provide the contents of entries; a user with the file can inspect it.
         _ if !usage.entries.is_empty() => {
             sections.push(Section::new("Size of a snapshot").paragraph(
-                "No snapshot can be read from here. For the file of a snapshot, use storecache \
-                 inspect --html.",
+                "No snapshot can be read from here. For the file of a snapshot, use `storecache \
+                 inspect --html`.",
             ));
         }
         _ => {}
@@ -92,7 +94,10 @@ fn count(
         Ok(branch) => branch,
         Err(e) => {
             context.check_canceled()?;
-            warnings.push(format!("more entries than listed may be deleted: {e:#}"));
+            warnings.push(format!(
+                "more entries than listed may be deleted: {}",
+                in_one_line(e.as_ref())
+            ));
             None
         }
     };

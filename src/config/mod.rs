@@ -20,6 +20,7 @@ use storecache_backend::Denylist;
 use storecache_backend::options::{GitHubService, NetworkTimeouts, ObjectStore};
 use storecache_daemon::DaemonChoice;
 use storecache_key::KeyOptions;
+use storecache_runtime::advice::WithAdvice;
 use storecache_runtime::files::DirPath;
 use storecache_runtime::memory::{Restoring, Saving};
 use storecache_store::StoreKind;
@@ -73,7 +74,8 @@ impl BackendOptions {
 
 /// Returns the error for a backend that this program was built without.
 pub fn not_built_in(backend: &str) -> anyhow::Error {
-    anyhow!("this program was built without the backend {backend}; name another with --backend")
+    anyhow!("this program was built without the backend {backend}")
+        .hint("name another with --backend")
 }
 
 /// Time limits of a run: in total, and without activity.

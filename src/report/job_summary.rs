@@ -125,10 +125,17 @@ fn restore_rows(restore: &Outcome, now: Timestamp) -> Vec<Row> {
     rows
 }
 
+/// Why something was not done, and what to do about it.
+fn reason(outcome: &Outcome) -> Option<String> {
+    let reason = outcome.reason.as_deref().map(sentence)?;
+    let hint = outcome.hint.as_deref().map(sentence);
+    Some(hint.map_or(reason.clone(), |hint| format!("{reason}; {hint}")))
+}
+
 /// The entry that was found, and why it is not an exact hit.
 fn found(restore: &Outcome, now: Timestamp) -> String {
     let entry = restore.entry.as_deref().map(code);
-    let reason = || restore.reason.as_deref().map_or_else(|| "no entry".to_owned(), sentence);
+    let reason = || reason(restore).unwrap_or_else(|| "no entry".to_owned());
     let age = restore.created.as_deref().and_then(|created| age(created, now));
     let old = age.map(|age| format!(", {age} old")).unwrap_or_default();
     match (restore.hit, entry) {
@@ -162,8 +169,8 @@ fn save_rows(save: &Outcome) -> Vec<Row> {
             format::plural(growth.items, "new item")
         )
     });
-    match (&save.reason, &save.entry) {
-        (Some(reason), _) => rows.push(("Not saved", sentence(reason))),
+    match (reason(save), &save.entry) {
+        (Some(reason), _) => rows.push(("Not saved", reason)),
         (None, Some(entry)) => {
             let size = format::bytes(bytes.snapshot);
             let from = format::bytes(bytes.packed);
@@ -271,7 +278,7 @@ fn next(job: &Job) -> Vec<String> {
         match restore.hit {
             _ if restore.failed => lines.push(format!(
                 "See why the restore failed: {}",
-                sentence(restore.reason.as_deref().unwrap_or("no reason given"))
+                reason(restore).unwrap_or_else(|| "no reason given".into())
             )),
             Hit::Miss if saved => lines.push(
                 "Nothing: the next job with this key finds what was saved. If this was not the first \

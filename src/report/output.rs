@@ -81,7 +81,7 @@ pub fn report_panics() {
             .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
             .unwrap_or_default();
         let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
-        note(format!("storecache panicked{place}: {text}"));
+        note(format!("error: storecache panicked{place}: {text}"));
         let trace = Backtrace::capture();
         if trace.status() == BacktraceStatus::Captured {
             trace.to_string().lines().for_each(note);

@@ -32,7 +32,7 @@ const DEPENDENCIES: [(&str, &[&str]); 11] = [
     ("runtime", &[]),
     ("snapshot", &["entry", "runtime"]),
     ("store", &["runtime"]),
-    ("workflow", &["entry"]),
+    ("workflow", &["entry", "runtime"]),
 ];
 
 fn cargo(arguments: &[&str]) -> String {

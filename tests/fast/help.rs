@@ -251,6 +251,8 @@ fn short_help_of_every_command_fits_two_screens() {
         let help = storecache(with(&words, &["-h"])).ok();
         let lines = help.stdout.lines().count();
         assert!(lines <= 75, "{words:?} has {lines} lines:\n{help}");
+        let name = [&["help_of_storecache".to_owned()], &words[..]].concat().join("_");
+        insta::assert_snapshot!(name, help.stdout);
     }
 }
 

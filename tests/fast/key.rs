@@ -498,7 +498,7 @@ fn from_step_gives_the_key_of_the_job() {
     let output = storecache_in(project.path(), ["key", "--from-step"]).fails();
     assert!(
         output.stderr.contains(
-            "version is known only in a job: \"${{ inputs.version }}\"; give its value with \
+            "version is known only in a job: \"${{ inputs.version }}\"\nhint: give its value with \
              --version"
         ),
         "{output}"

@@ -178,7 +178,7 @@ fn invalid_workflow_is_reported_with_line_and_column() {
     fs::create_dir(place.path().join(".github/workflows/sub.yml")).unwrap();
     lint(&place, &[]).ok();
     for (name, said) in [
-        (".github", ".github is a directory; name the workflows in it"),
+        (".github", ".github is a directory\nhint: name the workflows in it"),
         ("none.yml", "read the workflow none.yml"),
     ] {
         let output = lint(&place, &[name, "--json"]).fails();

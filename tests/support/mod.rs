@@ -37,6 +37,7 @@ pub mod idle_machine;
 pub mod invariants;
 mod invocation;
 pub mod job;
+pub mod message_log;
 pub mod missing_item;
 pub mod object_server;
 mod package_manager;

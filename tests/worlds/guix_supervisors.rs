@@ -381,7 +381,7 @@ fn systemd_keeps_the_daemon_stopped_during_the_commit() {
     assert_eq!(unit, "Restart=always\n");
 
     let failed = attempt(&world, "runner", "restore", &["--daemon", "process"]).fails();
-    assert!(failed.stderr.contains("would start it again; use --daemon systemd"), "{failed}");
+    assert!(failed.stderr.contains("would start it again\nnote: "), "{failed}");
     assert_refused(&world, &[before.parse().unwrap()], &failed);
     let failed = attempt(&world, "runner", "restore", &["--daemon", "shepherd"]).fails();
     assert!(failed.stderr.contains("use --daemon systemd"), "{failed}");

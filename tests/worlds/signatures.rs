@@ -412,7 +412,7 @@ fn default_branch_comes_from_event_schedule_or_flag() {
     assert_eq!(hit(attempt(&["--default-branch", "trunk"], &own)), "exact");
     assert_eq!(hit(attempt(&["--default-branch", "main"], &own)), "miss");
     for (output, because) in [
-        (attempt(&[], &own), "the default branch is unknown; set --default-branch"),
+        (attempt(&[], &own), "the default branch is unknown\nhint: name it with --default-branch"),
         (attempt(&["--default-branch", "trunk"], &[]), "--repository OWNER/NAME is not set"),
         (attempt(&["--repository", "no-name"], &[]), "not a valid repository name"),
     ] {

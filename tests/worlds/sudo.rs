@@ -46,13 +46,17 @@ fn doctor(world: &World, program: &str) -> (String, Option<String>) {
     (row["found"].as_str().unwrap().to_owned(), row["fix"].as_str().map(str::to_owned))
 }
 
-/// Asserts that a save fails with this text.
+/// Asserts that a save fails with this text, and with this hint.
 #[track_caller]
-fn assert_refused(world: &World, text: &str) {
+fn assert_refused(world: &World, text: &str, hint: &str) {
     let refused = save(world, "storecache").fails();
     assert_eq!(
         refused.stderr,
-        format!("storecache: save: start: the store belongs to root, and {text}\n")
+        format!(
+            "error: the store belongs to root, and {text}\n\
+             note: the save failed in its phase start\n\
+             hint: {hint}\n"
+        )
     );
 }
 
@@ -64,9 +68,8 @@ fn password_at_a_terminal_leads_to_a_ticket() {
     let in_terminal =
         |script: &str| command(&world, &["python3", "-c", TERMINAL, "sh", "-c", script]).run();
     let refused = in_terminal(&save).fails();
-    let hint = "sudo refused: a password is required; hint: run `sudo -v` and try again; or, to avoid the \
-                password prompt, add `runner ALL=(root) NOPASSWD: /usr/local/bin/storecache privileged` to \
-                /etc/sudoers.d/storecache";
+    let hint = "hint: run `sudo -v` and try again; or, to avoid the password prompt, add `runner ALL=(root) \
+                NOPASSWD: /usr/local/bin/storecache privileged` to /etc/sudoers.d/storecache";
     assert!(refused.stdout.contains(hint), "{refused}");
     // The proposed command solves the problem.
     in_terminal(&format!("echo word | sudo -S -v && {save}")).ok();
@@ -77,7 +80,8 @@ fn password_in_a_job_leads_to_the_rule() {
     let world = world("runner ALL=(ALL) ALL\n");
     assert_refused(
         &world,
-        "sudo refused: a password is required; hint: add `runner ALL=(root) NOPASSWD: /usr/local/bin/storecache \
+        "sudo refused: a password is required",
+        "add `runner ALL=(root) NOPASSWD: /usr/local/bin/storecache \
          privileged` to /etc/sudoers.d/storecache; or run storecache as root",
     );
     let (_, fix) = doctor(&world, "storecache");
@@ -91,7 +95,8 @@ fn missing_terminal_leads_to_an_exception_from_requiretty() {
     let world = world(&format!("Defaults requiretty\n{RULE}"));
     assert_refused(
         &world,
-        "sudo refused: it requires a terminal (requiretty); hint: add `Defaults!/usr/local/bin/storecache !requiretty` to \
+        "sudo refused: it requires a terminal (requiretty)",
+        "add `Defaults!/usr/local/bin/storecache !requiretty` to \
          /etc/sudoers.d/storecache, or run storecache as root",
     );
     let (_, fix) = doctor(&world, "storecache");
@@ -115,10 +120,11 @@ fn command_that_is_not_allowed_leads_to_the_rule() {
 fn missing_sudo_leads_to_no_rule() {
     let world = world(RULE);
     world.sh("mv /usr/bin/sudo /usr/bin/sudo.away");
-    let text = "sudo is not installed; hint: install sudo, or run storecache as root (with doas: `doas storecache …`)";
-    assert_refused(&world, text);
+    let text = "sudo is not installed";
+    let hint = "install sudo, or run storecache as root (with doas: `doas storecache …`)";
+    assert_refused(&world, text, hint);
     let (found, fix) = doctor(&world, "storecache");
-    assert_eq!(found, format!("the store belongs to root, and {text}"));
+    assert_eq!(found, format!("the store belongs to root, and {text}; {hint}"));
     assert_eq!(fix, None);
 }
 
@@ -127,12 +133,14 @@ fn no_new_privileges_leads_to_no_rule() {
     let world = world(RULE);
     let words = [&["setpriv", "--no-new-privs", "storecache", "save"][..], &NIX_FLAGS].concat();
     let refused = command(&world, &words).run().fails();
-    let text = "sudo refused: the \"no new privileges\" flag is set; hint: sudo cannot work here: run storecache as root, \
-                or start the container without `no-new-privileges`";
+    let text = "sudo refused: the \"no new privileges\" flag is set\n";
     assert!(refused.stderr.contains(text), "{refused}");
+    let hint = "\nhint: sudo cannot work here: run storecache as root, or start the container without \
+                `no-new-privileges`\n";
+    assert!(refused.stderr.contains(hint), "{refused}");
     world.sh("chmod u-s /usr/bin/sudo");
     let (found, fix) = doctor(&world, "storecache");
-    assert!(found.contains("hint: sudo cannot work here: run storecache as root"), "{found}");
+    assert!(found.contains("; sudo cannot work here: run storecache as root"), "{found}");
     assert_eq!(fix, None);
 }
 
@@ -165,7 +173,7 @@ os.setxattr(sys.argv[1], 'system.posix_acl_access', value)";
         world.sh(&open);
         for said in [doctor(&world, program).0, save(&world, program).stderr] {
             let hint = format!(
-                "hint: run `sudo install -m 755 {program} /usr/local/bin/storecache`, use /usr/local/bin/storecache \
+                "run `sudo install -m 755 {program} /usr/local/bin/storecache`, use /usr/local/bin/storecache \
                  from then on (input `binary` in a job), and add `{}` to /etc/sudoers.d/storecache",
                 RULE.trim()
             );

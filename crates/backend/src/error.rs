@@ -2,6 +2,7 @@
 
 use super::EntryName;
 use std::time::Duration;
+use storecache_runtime::advice::Advice;
 use storecache_runtime::files::FileKind;
 
 /// Why a backend did not carry out an operation.
@@ -64,6 +65,8 @@ pub enum InventoryError {
     #[error("{text}")]
     Forbidden {
         text: String,
+        #[source]
+        advice: Advice,
         /// How long the backend asks the client to wait, if the refusal ends after that.
         wait: Option<Duration>,
     },

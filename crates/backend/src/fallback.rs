@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use storecache_entry::Rung;
 use storecache_runtime::RunContext;
+use storecache_runtime::advice::in_one_line;
 use storecache_runtime::liveness::run_blocking_for;
 
 /// Several backends, combined.
@@ -111,7 +112,10 @@ impl FallbackBackend {
             let name = self.members[at].describe();
             if !matches!(error, BackendError::Refused(_)) {
                 self.state().down.push(at);
-                warnings.push(format!("{name} does not answer and is skipped: {error:#}"));
+                warnings.push(format!(
+                    "{name} does not answer and is skipped: {}",
+                    in_one_line(&error)
+                ));
             }
             first.get_or_insert((error, name));
         }

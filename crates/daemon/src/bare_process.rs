@@ -4,7 +4,7 @@ use super::executable::{Executable, Replaced};
 use super::listener::{Elsewhere, Listener, VerifiedListener};
 use super::procfs;
 use super::unknown_supervisor::Supervisor;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use storecache_programs as system;
 use storecache_programs::{OpenProgram, ProcessContext, Program};
 use storecache_runtime::RunContext;
+use storecache_runtime::advice::WithAdvice;
 use storecache_runtime::disclosure;
 use storecache_runtime::liveness::{POLL_INTERVAL, SILENCE_THRESHOLD, StallTimer};
 
@@ -249,7 +250,9 @@ impl ProcessRestart {
         };
         // Everything above was read by process ID. The process has not ended yet, so the ID was not reused.
         if has_ended(&recipe.process, Duration::ZERO)? {
-            bail!("the daemon, process {pid}, has just ended; start it and try again");
+            bail!(
+                anyhow!("the daemon, process {pid}, has just ended").hint("start it and try again")
+            );
         }
         Ok(recipe)
     }

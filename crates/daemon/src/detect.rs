@@ -12,6 +12,7 @@ use anyhow::{Result, anyhow, bail};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use storecache_runtime::RunContext;
+use storecache_runtime::advice::{WithAdvice, in_one_line};
 
 /// Where to look for the daemon of a store.
 #[derive(Clone)]
@@ -157,7 +158,7 @@ impl<'a> Facts<'a> {
                      to stop it"
                 )));
             }
-            Err(e) => self.silent.push(format!("{e:#}")),
+            Err(e) => self.silent.push(in_one_line(e.as_ref())),
         }
         Ok(())
     }
@@ -192,7 +193,10 @@ impl<'a> Facts<'a> {
     fn systemd(self) -> Result<DetectedDaemon> {
         let Some(units) = &self.units else {
             let names = self.at.units.join(", ");
-            bail!("none of {names} is active in systemd; start one, or use --daemon auto");
+            bail!(
+                anyhow!("none of {names} is active in systemd")
+                    .hint("start one, or use --daemon auto")
+            );
         };
         let listens = match self.listener {
             None if self.stranger.is_some() => "another process has the socket".to_owned(),
@@ -200,10 +204,13 @@ impl<'a> Facts<'a> {
             Some(1) if self.systemd_listens() => "systemd itself listens".to_owned(),
             Some(pid) if self.systemd_listens() => format!("its process {pid} listens"),
             Some(pid) => bail!(
-                "{}, but {} listens on {}; stop the one that is not needed, or use --daemon auto",
-                units.describe(),
-                procfs::describe(pid),
-                self.at.socket.display()
+                anyhow!(
+                    "{}, but {} listens on {}",
+                    units.describe(),
+                    procfs::describe(pid),
+                    self.at.socket.display()
+                )
+                .hint("stop the one that is not needed, or use --daemon auto")
             ),
         };
         Ok(DetectedDaemon {
@@ -239,26 +246,34 @@ impl<'a> Facts<'a> {
         }
         let socket = self.at.socket.display();
         let Some(pid) = self.listener else {
-            bail!("no process listens on {socket}; start the daemon, or use --daemon auto");
+            bail!(
+                anyhow!("no process listens on {socket}")
+                    .hint("start the daemon, or use --daemon auto")
+            );
         };
         if self.systemd_listens() {
             bail!(
-                "systemd runs {} and would start it again; use --daemon systemd",
-                procfs::describe(pid)
+                anyhow!("systemd runs {} and would start it again", procfs::describe(pid))
+                    .hint("use --daemon systemd")
             );
         }
         if let Some(asked) = self.service() {
             bail!(
-                "the shepherd at {} runs {} and would start it again; use --daemon shepherd",
-                asked.service.shepherd.socket.display(),
-                procfs::describe(pid)
+                anyhow!(
+                    "the shepherd at {} runs {} and would start it again",
+                    asked.service.shepherd.socket.display(),
+                    procfs::describe(pid)
+                )
+                .hint("use --daemon shepherd")
             );
         }
         if pid == 1 {
             bail!(
-                "init listens on {socket}, but none of {} is active; give commands with --daemon \
-                 command",
-                self.at.units.join(", ")
+                anyhow!(
+                    "init listens on {socket}, but none of {} is active",
+                    self.at.units.join(", ")
+                )
+                .hint("give commands with --daemon command")
             );
         }
         let beside = self.running().filter_map(|asked| self.service_beside(&asked.service));
@@ -294,33 +309,28 @@ impl<'a> Facts<'a> {
         let running = self.running().next();
         let name = self.at.name;
         if self.systemd_listens() {
-            return anyhow!("systemd runs the listening process; use --daemon systemd");
+            return anyhow!("systemd runs the listening process").hint("use --daemon systemd");
         }
         if let (Some(asked), Some(listener)) = (running, self.listener) {
             return anyhow!(
-                "{}, but {} listens on {}; stop the one that is not needed, or use --daemon auto",
+                "{}, but {} listens on {}",
                 asked.service.describe(),
                 procfs::describe(listener),
                 self.at.socket.display()
-            );
+            )
+            .hint("stop the one that is not needed, or use --daemon auto");
         }
         if let Some(asked) = self.services.first() {
-            return anyhow!(
-                "the shepherd at {} does not run its service {name}; start it with `herd start \
-                 {name}`, or use --daemon auto",
-                socket(asked)
-            );
+            return anyhow!("the shepherd at {} does not run its service {name}", socket(asked))
+                .hint(format!("start it with `herd start {name}`, or use --daemon auto"));
         }
         let others = [&self.silent[..], &self.unaware].concat();
         if !others.is_empty() {
-            return anyhow!("{}; use --daemon auto", others.join("; "));
+            return anyhow!("{}", others.join("; ")).hint("use --daemon auto");
         }
         let sockets = self.at.shepherds.iter().map(|socket| socket.display().to_string());
-        anyhow!(
-            "no shepherd listens on {}; start one, name its socket in SHEPHERD_SOCKET, or use \
-             --daemon auto",
-            sockets.collect::<Vec<_>>().join(" or ")
-        )
+        anyhow!("no shepherd listens on {}", sockets.collect::<Vec<_>>().join(" or "))
+            .hint("start one, name its socket in SHEPHERD_SOCKET, or use --daemon auto")
     }
 
     /// Warns if systemd runs a daemon that is not the one which listens.

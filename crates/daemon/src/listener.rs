@@ -8,7 +8,7 @@ use super::bare_process::has_ended;
 use super::duplicate_daemons;
 use super::procfs;
 use super::worker_protocol::{Client, connect};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::{PeerCredentials, PeerPidfd};
@@ -20,6 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use storecache_runtime::RunContext;
+use storecache_runtime::advice::WithAdvice;
 use storecache_runtime::path_audit::Suspects;
 
 /// The error that this process can see the daemon's socket, but not its process.
@@ -166,7 +167,7 @@ impl VerifiedListener {
             )
         })?;
         if Listener::find(socket)? != Some(listener) {
-            bail!("another process now listens on {}; try again", socket.display());
+            bail!(anyhow!("another process now listens on {}", socket.display()).hint("try again"));
         }
         Ok(VerifiedListener { listener, process: Arc::new(process) })
     }

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use storecache_programs::{HerdOrder, Program, await_output};
 use storecache_runtime::RunContext;
+use storecache_runtime::advice::WithAdvice;
 use storecache_runtime::liveness::Watch;
 
 /// A shepherd that storecache may control.
@@ -139,10 +140,13 @@ impl Shepherd {
         };
         let herd = Program::Herd { socket: &self.socket, owner: self.owner, order };
         let output = await_output(herd, watch).map_err(|e| match e.downcast_ref() {
-            Some(error) if std::io::Error::kind(error) == ErrorKind::NotFound => anyhow!(
-                "a shepherd runs the daemon, but root does not have the program `herd`; install \
-                 shepherd for the whole system, or give commands with --daemon command"
-            ),
+            Some(error) if std::io::Error::kind(error) == ErrorKind::NotFound => {
+                anyhow!("a shepherd runs the daemon, but root does not have the program `herd`")
+                    .hint(
+                        "install shepherd for the whole system, or give commands with --daemon \
+                     command",
+                    )
+            }
             Some(_) => e,
             None => e.context(format!("no answer within {} s", self.timeout.as_secs())),
         })?;

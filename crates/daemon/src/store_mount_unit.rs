@@ -98,7 +98,7 @@ fn detach_through_systemd(path: &str) -> Result<()> {
     let output = output(Program::DetachMount { path }).context("run systemd-run")?;
     if !output.status.success() {
         let error = String::from_utf8_lossy(&output.stderr);
-        bail!("umount --lazy {path} failed ({}): {}", output.status, error.trim());
+        bail!("`umount --lazy {path}` failed ({}): {}", output.status, error.trim());
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use storecache_runtime::RunContext;
+use storecache_runtime::advice::in_one_line;
 
 const CLIENT_MAGIC: u64 = 0x6e69_7863;
 const SERVER_MAGIC: u64 = 0x6478_696f;
@@ -120,7 +121,11 @@ pub fn await_ready(
                 timeout.as_secs()
             )));
         }
-        run.report_waiting(format!("the daemon on {} is not ready: {error:#}", socket.display()));
+        run.report_waiting(format!(
+            "the daemon on {} is not ready: {}",
+            socket.display(),
+            in_one_line(error.as_ref())
+        ));
         sleep(TRY_AGAIN);
     }
 }
@@ -141,7 +146,10 @@ impl Client {
             match Self::open(socket, deadline) {
                 Err(e) if is_lost(&e) && Instant::now() + pause < deadline => {
                     let shown = socket.display();
-                    run.report_waiting(format!("the daemon on {shown} lost a client: {e:#}"));
+                    run.report_waiting(format!(
+                        "the daemon on {shown} lost a client: {}",
+                        in_one_line(e.as_ref())
+                    ));
                     sleep(pause);
                 }
                 done => return done,

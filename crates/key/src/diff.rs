@@ -10,6 +10,7 @@ use similar::algorithms::{Capture, Compact, Replace, myers};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use storecache_entry::Digest;
+use storecache_runtime::advice::in_one_line;
 use storecache_workflow::file_source::{Tree, shown};
 use storecache_workflow::semantic::CanonicalLine;
 
@@ -104,7 +105,7 @@ impl<'a> Side<'a> {
                     side.digests.insert(ingredient.name.clone(), ingredient.digest);
                     side.ingredients.push(ingredient);
                 }
-                Err(e) => missing.push(format!("{e:#}")),
+                Err(e) => missing.push(in_one_line(e.as_ref())),
             }
         }
         (side, missing)

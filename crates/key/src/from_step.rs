@@ -4,6 +4,7 @@
 use crate::{KeyOptions, WorkflowMode};
 use anyhow::{Context, Result, anyhow, bail};
 use std::path::Path;
+use storecache_runtime::advice::WithAdvice;
 use storecache_workflow::cache_steps::is_ours;
 use storecache_workflow::file_source::Tree;
 use storecache_workflow::store_workflow;
@@ -46,13 +47,16 @@ pub fn of_step(given: &KeyOptions, tree: &dyn Tree) -> Result<OfStep> {
     let (job, step) = match found.len() {
         1 => found.remove(0),
         0 => bail!(
-            "no step of {} uses storecache; give --workflow and --hash-files instead of --from-step",
-            file.display()
+            anyhow!("no step of {} uses storecache", file.display())
+                .hint("give --workflow and --hash-files instead of --from-step")
         ),
         _ => bail!(
-            "several steps of {} use storecache, in the jobs {}; choose one with --workflow-job",
-            file.display(),
-            found.iter().map(|(job, _)| job.key.as_str()).collect::<Vec<_>>().join(", ")
+            anyhow!(
+                "several steps of {} use storecache, in the jobs {}",
+                file.display(),
+                found.iter().map(|(job, _)| job.key.as_str()).collect::<Vec<_>>().join(", ")
+            )
+            .hint("choose one with --workflow-job")
         ),
     };
     let environments = [top.get("env"), job.value.get("env")];
@@ -131,7 +135,10 @@ impl Inputs {
             text = with_variable(&text, name, value);
         }
         if text.contains("${{") {
-            bail!("input {name} is known only in a job: {text:?}; give its value with {flag}");
+            bail!(
+                anyhow!("input {name} is known only in a job: {text:?}")
+                    .hint(format!("give its value with {flag}"))
+            );
         }
         Ok((!text.is_empty()).then_some(text))
     }

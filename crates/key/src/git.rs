@@ -3,7 +3,7 @@
 //! One `git cat-file --batch` process serves all reads of blobs. This module writes nothing and fetches
 //! nothing.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -12,6 +12,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::rc::Rc;
+use storecache_runtime::advice::{Advice, WithAdvice};
 use storecache_runtime::threads;
 use storecache_workflow::file_source::{Pattern, Tree, normalize};
 
@@ -25,8 +26,12 @@ const LARGEST: u64 = 256 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum RepositoryError {
     /// The current directory is not in a git work tree, or git is not installed.
-    #[error("{0}")]
-    NoRepository(String),
+    #[error("{why}")]
+    NoRepository {
+        why: String,
+        #[source]
+        advice: Advice,
+    },
     #[error(transparent)]
     Failed(#[from] anyhow::Error),
 }
@@ -78,8 +83,9 @@ impl Repository {
     /// # Errors
     /// If there is none, or if git fails.
     pub fn here() -> Result<Self, RepositoryError> {
-        let no = |why: String| {
-            RepositoryError::NoRepository(format!("{why}; run this command in a git work tree"))
+        let no = |why| {
+            let advice = Advice::hint("run this command in a git work tree");
+            RepositoryError::NoRepository { why, advice }
         };
         let directory = std::env::current_dir().context("find the current directory")?;
         let output = command(&directory)
@@ -128,14 +134,13 @@ impl Repository {
         let wanted = format!("{name}^{{commit}}");
         let said = self.ask(["rev-parse", "--verify", "--quiet", "--end-of-options", &wanted]);
         let Ok(said) = said else {
-            let shallow = match self.is_shallow()? {
-                true => {
-                    "; this clone is shallow: run `git fetch --unshallow`, or set `fetch-depth: 0` \
-                     for actions/checkout"
-                }
-                false => "",
-            };
-            bail!("there is no commit {name:?} in this repository{shallow}");
+            let missing = anyhow!("there is no commit {name:?} in this repository");
+            return Err(match self.is_shallow()? {
+                true => missing.note("this clone is shallow").hint(
+                    "run `git fetch --unshallow`, or set `fetch-depth: 0` for actions/checkout",
+                ),
+                false => missing,
+            });
         };
         ObjectId::parse(String::from_utf8_lossy(&said).trim())
     }

@@ -1,9 +1,10 @@
 //! Ingredients: files whose content goes into a key.
 
 use crate::{KeyOptions, WorkflowMode};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use std::path::{Path, PathBuf};
 use storecache_entry::Digest;
+use storecache_runtime::advice::{WithAdvice, in_one_line};
 use storecache_workflow::file_source::{Pattern, Tree};
 use storecache_workflow::semantic::{Canonical, Selection, Unreadable};
 
@@ -65,7 +66,10 @@ fn workflow(options: &KeyOptions, file: &Path, tree: &dyn Tree) -> Result<Option
         WorkflowMode::Semantic => match semantic(options, file, tree) {
             Err(e) if options.in_job => {
                 let mut ingredient = bytes(file, tree)?;
-                ingredient.notes.push(format!("falling back to workflow-mode bytes: {e:#}"));
+                ingredient.notes.push(format!(
+                    "falling back to workflow-mode bytes: {}",
+                    in_one_line(e.as_ref())
+                ));
                 Ok(Some(ingredient))
             }
             Err(e) if e.is::<Unreadable>() => Err(e.context(
@@ -111,8 +115,8 @@ fn files(pattern: &str, tree: &dyn Tree) -> Result<Ingredient> {
     let files = tree.matching(&Pattern::parse(pattern)?)?;
     if files.is_empty() {
         bail!(
-            "--hash-files {pattern:?} matches no file below {}; correct the pattern, or leave it out",
-            tree.describe()
+            anyhow!("--hash-files {pattern:?} matches no file below {}", tree.describe())
+                .hint("correct the pattern, or leave it out")
         );
     }
     let mut hashed = Vec::new();

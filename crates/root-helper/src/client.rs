@@ -25,6 +25,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 use storecache_programs::{Program, spawn};
 use storecache_runtime::RunContext;
+use storecache_runtime::advice::{Advice, join};
 use storecache_runtime::liveness::{POLL_INTERVAL, StallTimer};
 use storecache_runtime::memory::{ByteSemaphore, MeteredBytes, Packing};
 use storecache_runtime::standard_error::note;
@@ -38,11 +39,13 @@ pub const ROOT_SPEAKS: &str = "storecache privileged: ";
 const PIPE: usize = 1 << 20;
 /// The root helper failed. Before the commit ([`Phase::is_after_commit`]), it undid its changes.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", .causes.join(": "))]
+#[error("{}", join(.causes.iter().cloned()))]
 pub struct RootFailure {
     pub phase: Phase,
     /// Outermost first.
     pub causes: Vec<String>,
+    #[source]
+    pub advice: Advice,
     pub fault: FailureKind,
 }
 
@@ -346,8 +349,8 @@ impl RootHelperProcess {
         report_errors(&self.end());
         self.early.drain(..).find_map(|message| match message {
             Ok((Reply::Restored(restored), _)) => Some(Ok(restored)),
-            Ok((Reply::Failed { phase, causes, fault }, _)) if phase.is_after_commit() => {
-                Some(Err(RootFailure { phase, causes, fault }.into()))
+            Ok((Reply::Failed { phase, causes, advice, fault }, _)) if phase.is_after_commit() => {
+                Some(Err(RootFailure { phase, causes, advice, fault }.into()))
             }
             _ => None,
         })
@@ -476,14 +479,16 @@ fn failure_or(
     (reply, payload): (Reply, MeteredBytes),
 ) -> Result<(Reply, MeteredBytes), HelperError> {
     match reply {
-        Reply::Failed { phase, causes, fault } => Err(RootFailure { phase, causes, fault }.into()),
+        Reply::Failed { phase, causes, advice, fault } => {
+            Err(RootFailure { phase, causes, advice, fault }.into())
+        }
         reply => Ok((reply, payload)),
     }
 }
 
 /// Prints what the root helper, or sudo, wrote to standard error.
 fn report_errors(text: &str) {
-    text.lines().for_each(|line| note(format!("storecache: root helper: {line}")));
+    text.lines().for_each(|line| note(format!("warning: root helper: {line}")));
 }
 
 impl Drop for RootHelperProcess {

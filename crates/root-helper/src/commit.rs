@@ -156,10 +156,8 @@ impl Commit<'_> {
         let timeout = self.target.lock_timeout;
         let exclusive = |timeout| {
             let (path, kind) = (layout.big_lock(), layout.lock_kind);
-            lock(&self.talk.run, &path, kind, LockMode::Exclusive, timeout, &cancelled).context(
-                "wait for exclusive access to the database; end the process that uses it \
-                 and try again",
-            )
+            lock(&self.talk.run, &path, kind, LockMode::Exclusive, timeout, &cancelled)
+                .context("wait for exclusive access to the database")
         };
         match exclusive(STEP_ASIDE_AFTER.min(timeout)) {
             Err(e) if e.downcast_ref::<LockTimeout>().is_some() => {}

@@ -25,7 +25,7 @@ pub enum HelperError {
     SudoRefused(#[from] SudoRefusal),
     /// sudo did not start it, and the store belongs to root.
     #[error(transparent)]
-    NoRoot(#[from] NoRoot),
+    NoRoot(Box<NoRoot>),
     #[error(transparent)]
     Other(#[from] anyhow::Error),
 }
@@ -34,6 +34,12 @@ impl HelperError {
     /// The root helper sent another reply than the protocol allows here. `expected` is the name of the reply.
     pub fn unexpected_reply(expected: &str) -> Self {
         anyhow!("unexpected reply from the root helper (expected `{expected}`)").into()
+    }
+}
+
+impl From<NoRoot> for HelperError {
+    fn from(no_root: NoRoot) -> Self {
+        HelperError::NoRoot(no_root.into())
     }
 }
 

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use storecache_daemon::DaemonChoice;
 use storecache_entry::Digest;
+use storecache_runtime::advice::Advice;
 use storecache_runtime::liveness::Activity;
 use storecache_runtime::memory::{ByteSemaphore, MeteredBytes, Packing, Unpacking};
 use storecache_snapshot::{BaseItem, Continuation, DatabaseEntry, ItemEntry, StoreFacts};
@@ -211,6 +212,8 @@ pub enum Reply {
     Failed {
         phase: Phase,
         causes: Vec<String>,
+        #[serde(default)]
+        advice: Advice,
         #[serde(default)]
         fault: FailureKind,
     },

@@ -10,7 +10,7 @@
 
 use super::protocol::StoreRequest;
 use super::sanitize::Environment;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::unistd::{Gid, Uid, User, getgrouplist, setgroups, setresgid, setresuid};
 use rustix::fs::{FileType, fstat};
 use rustix::process::geteuid;
@@ -19,6 +19,7 @@ use std::ffi::CString;
 use std::io::stdin;
 use std::path::Path;
 use std::time::Duration;
+use storecache_runtime::advice::{Advice, WithAdvice};
 use storecache_runtime::path_audit::Suspects;
 use storecache_store::{Layout, StoreKind, refuse_root_in_store};
 
@@ -58,12 +59,15 @@ impl Caller {
             (Some(uid), Some(gid)) => Some((uid, gid)),
             (None, None) => {
                 if let Some(name) = OTHER_WAYS.iter().find(|name| value(name).is_some()) {
-                    bail!("{name} is set, but SUDO_UID is not; start the root helper through sudo");
+                    bail!(
+                        anyhow!("{name} is set, but SUDO_UID is not")
+                            .hint("start the root helper through sudo")
+                    );
                 }
                 if let Some(uid) = stranger_at_the_pipe()? {
                     bail!(
-                        "requests come from user {uid}, but SUDO_UID is not set; start the root \
-                         helper through sudo"
+                        anyhow!("requests come from user {uid}, but SUDO_UID is not set")
+                            .hint("start the root helper through sudo")
                     );
                 }
                 None
@@ -85,12 +89,12 @@ impl Caller {
     }
 
     /// Decides whether root's rights may be used on this store, gives them up if not, and limits how long the request
-    /// may make other processes wait. Returns the reason if the process runs without root's rights. No other thread
+    /// may make other processes wait. Returns advice if the process runs without root's rights. No other thread
     /// may run yet.
     ///
     /// # Errors
     /// If the file-system root lies in a store: restoring into an item, or saving from one, is not allowed.
-    pub fn apply(&mut self, store: &mut StoreRequest) -> Result<Option<String>> {
+    pub fn apply(&mut self, store: &mut StoreRequest) -> Result<Option<Advice>> {
         if let Some(limit) = self.limit() {
             store.lock_timeout = store.lock_timeout.min(limit);
             store.daemon_timeout = store.daemon_timeout.min(limit);
@@ -128,11 +132,9 @@ impl Caller {
     }
 }
 
-fn ran_with_rights_of(uid: u32, why: &str) -> String {
-    format!(
-        "this ran with the rights of user {uid}, because {why}; run storecache as root to use \
-         root's rights"
-    )
+fn ran_with_rights_of(uid: u32, why: &str) -> Advice {
+    let note = format!("this ran with the rights of user {uid}, because {why}");
+    Advice { notes: vec![note], ..Advice::hint("run storecache as root to use root's rights") }
 }
 
 /// Returns the user who created the pipe that requests come from, if that user is not root.

@@ -11,7 +11,7 @@ use super::protocol::{
 };
 use super::snapshot_files::Unpackers;
 use super::store_context::{check_space, directory, receive_frames, run_lock, writeback};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::Mode;
 use std::collections::{BTreeMap, HashSet};
 use std::os::fd::OwnedFd;
@@ -19,6 +19,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
+use storecache_runtime::advice::WithAdvice;
 use storecache_snapshot::{Index, ItemEntry, Target, Unpacker, fingerprint};
 use storecache_store::{Lock, Placement, Staging, StoreKind, clean_stale, in_root, system};
 
@@ -241,6 +242,8 @@ fn split(place: &Path) -> Result<(PathBuf, String)> {
     let name = place.file_name().and_then(|name| name.to_str());
     match (place.parent(), name) {
         (Some(parent), Some(name)) => Ok((parent.to_owned(), name.to_owned())),
-        _ => bail!("{} cannot be replaced; pass a directory in it", place.display()),
+        _ => {
+            bail!(anyhow!("{} cannot be replaced", place.display()).hint("pass a directory in it"))
+        }
     }
 }

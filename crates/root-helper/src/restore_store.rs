@@ -18,11 +18,12 @@ use super::store_context::{
 };
 use super::verify_nar::Hashes;
 use super::write_access::Access;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::Mode;
 use std::path::Path;
 use std::sync::Arc;
 use storecache_daemon::{Listener, await_ready};
+use storecache_runtime::advice::WithAdvice;
 use storecache_runtime::retry::insist;
 use storecache_runtime::untrusted_text::Untrusted;
 use storecache_snapshot::{Index, StoreFacts, write_database};
@@ -139,7 +140,10 @@ fn check_fit(layout: &Layout, facts: &StoreFacts) -> Result<()> {
         if *theirs == *ours {
             return Ok(());
         }
-        bail!("the snapshot is for the {what} {theirs}, but this is {ours}; save one here first")
+        bail!(
+            anyhow!("the snapshot is for the {what} {theirs}, but this is {ours}")
+                .hint("save one here first")
+        )
     };
     differs("store kind", &facts.kind, layout.kind.name())?;
     differs("system", &facts.system, &system())?;
@@ -147,15 +151,17 @@ fn check_fit(layout: &Layout, facts: &StoreFacts) -> Result<()> {
     let live = layout.live_schema()?.unwrap_or(layout.schema);
     if live != layout.schema {
         bail!(
-            "the live database has schema {live}, but this storecache supports schema {}; use a \
-             newer storecache",
-            layout.schema
+            anyhow!(
+                "the live database has schema {live}, but this storecache supports schema {}",
+                layout.schema
+            )
+            .hint("use a newer storecache")
         );
     }
     match facts.schema {
         Some(schema) if schema > live => bail!(
-            "the snapshot's database has schema {schema}, the live one has schema {live}; upgrade \
-             the package manager, or save a new snapshot with this one"
+            anyhow!("the snapshot's database has schema {schema}, the live one has schema {live}")
+                .hint("upgrade the package manager, or save a new snapshot with this one")
         ),
         _ => Ok(()),
     }

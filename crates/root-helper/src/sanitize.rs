@@ -1,7 +1,7 @@
 //! Resets the state that a process inherits from the process that started it. The root helper does this first. sudo
 //! resets most of this state, but its rules may be lax, and there are other ways to start the root helper.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::libc;
 use nix::sys::signal::SigSet;
 use rustix::fs::Mode;
@@ -11,6 +11,7 @@ use signal_hook::consts::SIGCHLD;
 use std::ffi::OsString;
 use std::sync::Arc;
 use storecache_programs::ROOT_PATH;
+use storecache_runtime::advice::WithAdvice;
 
 /// The number of standard descriptors: input, output and error. If one of them was closed, the standard library has
 /// opened `/dev/null` in its place.
@@ -27,7 +28,10 @@ pub fn settle() -> Result<Environment> {
     let of_others = rustix::process::getuid() != rustix::process::geteuid()
         || rustix::process::getgid() != rustix::process::getegid();
     if of_others {
-        bail!("the program must be neither setuid nor setgid; run `chmod ug-s` on its file");
+        bail!(
+            anyhow!("the program must be neither setuid nor setgid")
+                .hint("run `chmod ug-s` on its file")
+        );
     }
     close_all_others();
     let environment = clear_environment();

@@ -13,12 +13,13 @@ use super::protocol::{
 use super::select_items::narrow;
 use super::store_context::{StoreTarget, directory, is_there};
 use super::store_facts::survey;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use std::collections::{HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use storecache_entry::Digest;
 use storecache_runtime::RunContext;
+use storecache_runtime::advice::WithAdvice;
 use storecache_snapshot::{BaseItem, Frame, PackInput, PackOptions, StoreFacts, fingerprint, pack};
 use storecache_store::{Frozen, Lock, StoreKind, freeze, in_root};
 
@@ -184,8 +185,8 @@ fn store_source(
     let layout = &target.layout;
     if !is_there(&layout.database())? {
         bail!(
-            "the store has no database yet: {} is missing; add something to the store first",
-            layout.database().display()
+            anyhow!("the store has no database yet: {} is missing", layout.database().display())
+                .hint("add something to the store first")
         );
     }
     let cancelled = || talk.cancel.check();
@@ -223,13 +224,19 @@ fn plain_source(run: &RunContext, store: &StoreRequest) -> Result<SaveSource> {
         let inside = path.strip_prefix("/").unwrap_or(path);
         let on_disk = in_root(&store.root, inside)?;
         if on_disk.is_symlink() {
-            bail!("{} is a symbolic link; pass its target", on_disk.display());
+            bail!(anyhow!("{} is a symbolic link", on_disk.display()).hint("pass its target"));
         }
         if !on_disk.is_dir() {
-            bail!("{} is not a directory; pass a directory with --path", on_disk.display());
+            bail!(
+                anyhow!("{} is not a directory", on_disk.display())
+                    .hint("pass a directory with --path")
+            );
         }
         let (Some(parent), Some(name)) = (on_disk.parent(), on_disk.file_name()) else {
-            bail!("the path {} cannot be saved; pass a directory in it", path.display());
+            bail!(
+                anyhow!("the path {} cannot be saved", path.display())
+                    .hint("pass a directory in it")
+            );
         };
         let archive_path = inside.to_str().with_context(|| {
             format!("the path {} is not UTF-8, so a snapshot cannot contain it", path.display())

@@ -14,6 +14,7 @@ use super::store_facts::survey;
 use super::{closure_query, doctor, restore_plain, restore_store, save};
 use anyhow::{Context, Result, bail};
 use std::io::{BufReader, Stdin, stdin, stdout};
+use storecache_runtime::advice::{Advice, in_one_line};
 use storecache_runtime::standard_error::note;
 use storecache_runtime::{RunContext, disclosure};
 
@@ -35,13 +36,15 @@ pub fn serve(run: &RunContext, everywhere: bool) -> u8 {
         converse(&talk, &store, share, guardian).inspect_err(|_| phase = talk.phase())
     });
     let Err(e) = done else { return 0 };
-    let causes = e.chain().map(ToString::to_string).chain(rights);
-    let causes = causes.map(shortened).collect();
+    let causes = e.chain().filter(|cause| !cause.is::<Advice>());
+    let causes = causes.map(|cause| shortened(cause.to_string())).collect();
+    let advice = Advice::find(e.as_ref()).cloned().unwrap_or_default();
+    let advice = advice.and(rights.unwrap_or_default());
     let fault = FailureKind::from_error(&e);
-    let reply = Reply::Failed { phase, causes, fault };
+    let reply = Reply::Failed { phase, causes, advice, fault };
     if write_message(&mut stdout().lock(), &reply, &[]).is_err() {
         // The user process may have ended.
-        note(format!("{ROOT_SPEAKS}{e:#}"));
+        note(format!("{ROOT_SPEAKS}{}", in_one_line(e.as_ref())));
     }
     1
 }
@@ -77,13 +80,13 @@ struct Agreed {
     confinement: Confinement,
 }
 
-/// Receives the store request, and gives up all rights that it does not need. Sets `rights` to the reason if the
+/// Receives the store request, and gives up all rights that it does not need. Sets `rights` to advice if the
 /// process runs without root's rights.
 fn agree(
     run: &RunContext,
     input: &mut BufReader<Stdin>,
     mut mandate: Caller,
-    rights: &mut Option<String>,
+    rights: &mut Option<Advice>,
 ) -> Result<Agreed> {
     let mut store = match first(input)? {
         Request::Store(store) => store,

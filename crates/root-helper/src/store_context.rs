@@ -3,7 +3,7 @@
 use super::connection::Conversation;
 use super::protocol::{FrameId, Reply, Request, StoreRequest};
 use super::snapshot_files::Unpackers;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::{Mode, OFlags, open, statvfs, syncfs};
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use storecache_daemon as daemon;
 use storecache_daemon::{Daemon, DaemonLookup, DetectedDaemon, VerifiedListener};
 use storecache_runtime::RunContext;
+use storecache_runtime::advice::WithAdvice;
 use storecache_runtime::memory::MeteredBytes;
 use storecache_runtime::writeback::Writeback;
 use storecache_snapshot::Unpacked;
@@ -46,11 +47,15 @@ impl StoreTarget {
         let layout = Layout::new(request.kind, &request.root)?.resolved()?;
         if !is_directory(&layout.state())? {
             bail!(
-                "no {} store found: there is no {}; install {} first, or name the file-system root \
-                 of the store with --root DIR",
-                request.kind,
-                layout.state().display(),
-                request.kind.package_manager()
+                anyhow!(
+                    "no {} store found: there is no {}",
+                    request.kind,
+                    layout.state().display()
+                )
+                .hint(format!(
+                    "install {} first, or name the file-system root of the store with --root DIR",
+                    request.kind.package_manager()
+                ))
             );
         }
         Ok(StoreTarget {
@@ -119,7 +124,7 @@ impl StoreTarget {
         make_lock_file(&path, Owner::find(&self.layout)?, &self.layout.state())?;
         let kind = self.layout.lock_kind;
         lock(&self.run, &path, kind, LockMode::Shared, self.lock_timeout, cancelled)
-            .context("lock out garbage collectors; try again when the collection has ended")
+            .context("lock out garbage collectors")
     }
 
     /// Takes the lock that keeps other restores from running.
@@ -157,7 +162,7 @@ pub fn run_lock(
     cancelled: &dyn Fn() -> Result<()>,
 ) -> Result<Lock> {
     lock(run, directory, LockKind::Flock, LockMode::Exclusive, timeout, cancelled)
-        .context("wait for another restore to end; try again when it has ended")
+        .context("wait for another restore to end")
 }
 
 /// Opens a directory for reading names and for placing entries in it.
@@ -174,11 +179,13 @@ pub fn check_space(place: &Path, bytes: u64, files: u64) -> Result<()> {
     let needed = bytes.saturating_add(bytes / 50).saturating_add(16 << 20);
     if bytes > 0 && needed > free {
         bail!(
-            "not enough space on the disk of {}: {} MiB are needed, {} MiB are free; free some, or \
-             restore less",
-            place.display(),
-            needed >> 20,
-            free >> 20
+            anyhow!(
+                "not enough space on the disk of {}: {} MiB are needed, {} MiB are free",
+                place.display(),
+                needed >> 20,
+                free >> 20
+            )
+            .hint("free some, or restore less")
         );
     }
     if disk.f_files > 0 && files > disk.f_favail {

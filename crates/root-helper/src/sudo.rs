@@ -3,19 +3,27 @@
 use super::installed_path::{self, Program};
 use nix::unistd::{Uid, User};
 use std::fs::File;
+use storecache_runtime::advice::Advice;
 use storecache_runtime::untrusted_text::Untrusted;
 
 /// The error that the store belongs to root, and sudo does not start the root helper.
 #[derive(Debug, thiserror::Error)]
-#[error("the store belongs to root, and {refusal}; hint: {}", refusal.hint(situation))]
+#[error("the store belongs to root, and {refusal}")]
 pub struct NoRoot {
     refusal: SudoRefusal,
     situation: Situation,
+    #[source]
+    advice: Advice,
 }
 
 impl NoRoot {
     pub fn new(refusal: SudoRefusal) -> Self {
-        NoRoot { refusal, situation: Situation::here() }
+        Self::in_situation(refusal, Situation::here())
+    }
+
+    fn in_situation(refusal: SudoRefusal, situation: Situation) -> Self {
+        let advice = Advice::hint(refusal.hint(&situation));
+        NoRoot { refusal, situation, advice }
     }
 
     /// Returns a shell command that lets this user start the root helper, if one command is enough.
@@ -235,6 +243,7 @@ mod tests {
         let program = Program { path: "/usr/local/bin/storecache".into(), install };
         let situation = Situation { user: "me".into(), program, at_terminal };
         let fix = refusal.fix(&situation).unwrap_or_else(|| "none".into());
-        format!("{}\nfix: {fix}", NoRoot { refusal, situation })
+        let refused = NoRoot::in_situation(refusal, situation);
+        format!("{refused}\nhint: {}\nfix: {fix}", refused.advice)
     }
 }

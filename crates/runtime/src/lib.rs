@@ -2,6 +2,7 @@
 //!
 //! - [`RunContext`]: phase, last activity, timeouts and cancellation of one run
 //! - [`liveness`]: timeouts on silence
+//! - [`advice`]: notes and hints that go with an error
 //! - [`memory`]: the memory limit of a run, and accounting for bytes
 //! - [`untrusted_text`]: escaping of text from snapshots, servers and file names
 //! - [`files`], [`path_audit`]: directories that other users may write to, and which accounts can change a path
@@ -14,6 +15,7 @@
 
 #![deny(clippy::disallowed_macros, clippy::disallowed_methods)]
 
+pub mod advice;
 pub mod disclosure;
 pub mod files;
 pub mod liveness;

@@ -1,6 +1,7 @@
 //! Starting threads on machines that may refuse another one. Here a refusal is an ordinary error; the standard
 //! library's `thread::spawn` panics.
 
+use crate::advice::WithAdvice;
 use anyhow::{Context, Result};
 use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
 
@@ -13,7 +14,10 @@ where
     T: Send + 'static,
     F: FnOnce() -> T + Send + 'static,
 {
-    Builder::new().spawn(work).with_context(|| refused(purpose))
+    Builder::new()
+        .spawn(work)
+        .with_context(|| format!("start a thread {purpose}"))
+        .hint(CHECK_LIMITS)
 }
 
 /// As [`start`], for a thread that may borrow data that outlives `scope`.
@@ -29,12 +33,14 @@ where
     T: Send + 'scope,
     F: FnOnce() -> T + Send + 'scope,
 {
-    Builder::new().spawn_scoped(scope, work).with_context(|| refused(purpose))
+    Builder::new()
+        .spawn_scoped(scope, work)
+        .with_context(|| format!("start a thread {purpose}"))
+        .hint(CHECK_LIMITS)
 }
 
-fn refused(purpose: &str) -> String {
-    format!("start a thread {purpose}; check the limits on memory and processes")
-}
+/// Advice if a thread cannot be started.
+const CHECK_LIMITS: &str = "check the limits on memory and processes";
 
 /// Starts up to `wanted` threads and returns those that could be started: with fewer threads, the work only
 /// takes longer.

@@ -20,6 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use storecache_runtime::advice::WithAdvice;
 use storecache_runtime::threads;
 
 /// A smaller file is packed in each item. Sharing all of them would make a snapshot 0.3 % smaller, and items
@@ -208,8 +209,11 @@ impl Search {
     fn directory(&mut self, parent: BorrowedFd, name: &CStr, path: &[u8]) -> Result<()> {
         if is_too_deep(path) {
             bail!(
-                "{:.200}…: the directories are nested too deeply to be unpacked; remove them",
-                shown(path)
+                anyhow!(
+                    "{:.200}…: the directories are nested too deeply to be unpacked",
+                    shown(path)
+                )
+                .hint("remove them")
             );
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -4,7 +4,7 @@ use super::Digest;
 use super::access_times::{stays_unread, unnoticed};
 use super::hardlink_groups::Stamp;
 use super::tar_header::{Attributes, Member, MemberKind, PATH_LIMIT, is_too_deep};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use storecache_entry::Digester;
+use storecache_runtime::advice::WithAdvice;
 
 /// How a path inside a tree is opened: never through a symbolic link, never out of the tree.
 pub const CONFINED: ResolveFlags =
@@ -128,12 +129,14 @@ impl Walk<'_> {
         let shown = || Path::new(OsStr::from_bytes(&path)).display().to_string();
         if is_too_deep(&archive_path) {
             bail!(
-                "{:.200}…: the directories are nested too deeply to be unpacked; remove them",
-                shown()
+                anyhow!("{:.200}…: the directories are nested too deeply to be unpacked", shown())
+                    .hint("remove them")
             );
         }
         if archive_path.len() > PATH_LIMIT {
-            bail!("{:.200}…: the path is too long to be unpacked; rename it", shown());
+            bail!(
+                anyhow!("{:.200}…: the path is too long to be unpacked", shown()).hint("rename it")
+            );
         }
         let c_name = CString::new(name).with_context(shown)?;
         let stat = match fs::statat(&parent, &c_name, AtFlags::SYMLINK_NOFOLLOW) {

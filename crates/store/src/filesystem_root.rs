@@ -4,12 +4,13 @@
 //! round. So symbolic links are resolved inside that root and never lead out of it.
 
 use super::StoreKind;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use storecache_runtime::advice::WithAdvice;
 
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
@@ -21,7 +22,10 @@ const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CL
 pub fn in_root(root: &Path, inside: &Path) -> Result<PathBuf> {
     let inside = inside.strip_prefix("/").unwrap_or(inside);
     let (Some(parent), Some(name)) = (inside.parent(), inside.file_name()) else {
-        bail!("the root of a file system cannot be a store directory; name directories in it");
+        bail!(
+            anyhow!("the root of a file system cannot be a store directory")
+                .hint("name directories in it")
+        );
     };
     let root =
         open(root, DIRECTORY, Mode::empty()).with_context(|| format!("open {}", root.display()))?;

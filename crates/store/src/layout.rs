@@ -2,13 +2,14 @@
 
 use super::filesystem_root::directory_in_root;
 use super::{ItemName, LockKind, StoreKind};
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::geteuid;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use storecache_runtime::advice::WithAdvice;
 
 /// The directories of a Nix or Guix store. Strings are paths as programs inside the store's own root see them;
 /// methods return paths as this process sees them.
@@ -124,13 +125,18 @@ impl Layout {
             (true, false) => Ok(StoreKind::Nix),
             (false, true) => Ok(StoreKind::Guix),
             (true, true) => bail!(
-                "found both a Nix store and a Guix store; choose one with --store nix or --store \
-                 guix"
+                anyhow!("found both a Nix store and a Guix store")
+                    .hint("choose one with --store nix or --store guix")
             ),
             (false, false) => bail!(
-                "no store found below {}: neither /nix/var/nix nor /gnu/store exists; install \
-                 Nix or Guix first, or name directories with --store plain --path DIR",
-                root.display()
+                anyhow!(
+                    "no store found below {}: neither /nix/var/nix nor /gnu/store exists",
+                    root.display()
+                )
+                .hint(
+                    "install Nix or Guix first, or name directories with --store plain --path \
+                     DIR"
+                )
             ),
         }
     }

@@ -19,6 +19,7 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
+use storecache_runtime::advice::Advice;
 use storecache_runtime::liveness::seconds;
 use storecache_runtime::process_stat::{ProcessStat, processes};
 use storecache_runtime::{RunContext, disclosure};
@@ -66,7 +67,12 @@ pub struct LockTimeout {
     pub path: String,
     pub seconds: u64,
     pub holders: String,
+    #[source]
+    pub advice: Advice,
 }
+
+/// Advice if a lock is still held.
+const WAIT_LONGER: &str = "try again when it has ended, or set --lock-timeout to wait longer";
 
 /// Locks a directory or a file. A missing file is created. `run` receives the holders of the lock during the wait.
 ///
@@ -117,6 +123,7 @@ pub fn lock_open(
                 path: path.display().to_string(),
                 seconds: timeout.as_secs(),
                 holders: describe(&holders(&file)?),
+                advice: Advice::hint(WAIT_LONGER),
             }),
             Err(Errno::INTR) => {}
             Err(e) => return Err(e).with_context(context),

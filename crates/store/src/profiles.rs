@@ -5,7 +5,7 @@
 //! lead to. Source: guix 1.5 `guix/profiles.scm`, `guix/scripts/pull.scm`.
 
 use super::{ItemName, Layout};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::{
     AtFlags, Dir, Mode, OFlags, ResolveFlags, fstat, open, openat2, readlinkat, renameat,
     symlinkat, unlinkat,
@@ -13,6 +13,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
+use storecache_runtime::advice::WithAdvice;
 
 /// The profiles that a snapshot can contain: those of `guix pull` and `guix install`.
 pub const PROFILES: [&str; 2] = ["current-guix", "guix-profile"];
@@ -91,12 +92,17 @@ impl Profiles {
         let directory = match openat2(&state, below, flags | OFlags::RDONLY, Mode::empty(), stay) {
             Ok(directory) => directory,
             Err(Errno::NOENT) => return Ok(None),
-            Err(Errno::LOOP) => bail!("{path} is reached through a symbolic link; remove the link"),
+            Err(Errno::LOOP) => {
+                bail!(anyhow!("{path} is reached through a symbolic link").hint("remove the link"))
+            }
             Err(e) => return Err(e).context(path),
         };
         let us = rustix::process::geteuid();
         if fstat(&directory)?.st_uid != us.as_raw() {
-            bail!("{path} belongs to another user; change its owner to {person}");
+            bail!(
+                anyhow!("{path} belongs to another user")
+                    .hint(format!("change its owner to {person}"))
+            );
         }
         Ok(Some(Profiles { directory, path, store_dir: layout.store_dir }))
     }

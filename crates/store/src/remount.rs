@@ -16,16 +16,23 @@ use rustix::mount::{
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use storecache_runtime::advice::Advice;
 
 /// The error that the store is read-only and this process may not change this for itself. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "{store} is mounted read-only, and this process cannot make it writable ({cause}); run where \
-     mounting is allowed (CAP_SYS_ADMIN), or mount it writable"
-)]
+#[error("{store} is mounted read-only, and this process cannot make it writable ({cause})")]
 pub struct StaysReadOnly {
     store: String,
     cause: nix::Error,
+    #[source]
+    advice: Advice,
+}
+
+impl StaysReadOnly {
+    fn new(store: String, cause: nix::Error) -> Self {
+        let hint = "run where mounting is allowed (CAP_SYS_ADMIN), or mount it writable";
+        StaysReadOnly { store, cause, advice: Advice::hint(hint) }
+    }
 }
 
 /// Whether `store` is mounted read-only. False if it does not exist yet.
@@ -48,7 +55,7 @@ pub fn make_writable(store: &Path) -> Result<Option<Arc<OwnedFd>>> {
     let about = || format!("make {} writable in a private mount namespace", store.display());
     let ours = open("/proc/thread-self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     unshare(CloneFlags::CLONE_NEWNS)
-        .map_err(|cause| StaysReadOnly { store: store.display().to_string(), cause })?;
+        .map_err(|cause| StaysReadOnly::new(store.display().to_string(), cause))?;
     // Otherwise the following changes would propagate to other namespaces.
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
         .with_context(about)?;
@@ -63,7 +70,7 @@ pub fn make_writable(store: &Path) -> Result<Option<Arc<OwnedFd>>> {
     if is_read_only(store)? {
         // The file system itself is read-only, not only the mount.
         let store = store.display().to_string();
-        return Err(StaysReadOnly { store, cause: nix::Error::EROFS }.into());
+        return Err(StaysReadOnly::new(store, nix::Error::EROFS).into());
     }
     Ok(Some(Arc::new(ours)))
 }

@@ -5,9 +5,10 @@
 
 use super::closure::closure;
 use super::{ItemName, ItemPattern, Layout, References};
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
+use storecache_runtime::advice::WithAdvice;
 
 /// Returns the closures of all items that match one of the patterns.
 ///
@@ -24,7 +25,7 @@ pub fn closures_of(
         let pattern = ItemPattern::parse(text)?;
         let matching: Vec<_> = items.iter().filter(|item| pattern.matches(item, layout)).collect();
         if matching.is_empty() {
-            bail!("no valid item matches {text}; see --roots");
+            bail!(anyhow!("no valid item matches {text}").hint("name valid items with --roots"));
         }
         wanted.extend(matching);
     }

@@ -3,11 +3,15 @@
 use super::cache_steps::of_a_store;
 use super::file_source::{Pattern, Tree};
 use super::workflow::{NotAWorkflow, Workflow};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use std::path::{Path, PathBuf};
+use storecache_runtime::advice::WithAdvice;
 
 /// The directory of workflows, below the top of the work tree.
 const DIRECTORY: &str = ".github/workflows";
+
+/// Advice if no workflow is chosen.
+const NAME_ONE: &str = "name one with --workflow FILE";
 
 /// Returns the only workflow of a tree with a step that caches a store.
 ///
@@ -37,24 +41,22 @@ pub fn store_workflow(tree: &dyn Tree) -> Result<PathBuf> {
     match (keepers.as_slice(), unreadable.as_slice()) {
         ([only], _) => Ok((*only).clone()),
         ([], []) if files.is_empty() => bail!(
-            "there is no workflow in {DIRECTORY} of {}; name one with --workflow FILE",
-            tree.describe()
+            anyhow!("there is no workflow in {DIRECTORY} of {}", tree.describe()).hint(NAME_ONE)
         ),
         ([], []) => bail!(
-            "no workflow of {} caches a store; name one with --workflow FILE: {}",
-            tree.describe(),
-            tell(&files.iter().collect::<Vec<_>>())
+            anyhow!("no workflow of {} caches a store", tree.describe())
+                .note(format!("it has {}", tell(&files.iter().collect::<Vec<_>>())))
+                .hint(NAME_ONE)
         ),
         ([], unreadable) => bail!(
-            "no readable workflow of {} caches a store; fix the others, or name one with \
-             --workflow FILE: {}",
-            tree.describe(),
-            unreadable.join("; ")
+            anyhow!("no readable workflow of {} caches a store", tree.describe())
+                .note(unreadable.join("; "))
+                .hint(format!("correct the others, or {NAME_ONE}"))
         ),
         (several, _) => bail!(
-            "several workflows of {} cache a store; name one with --workflow FILE: {}",
-            tree.describe(),
-            tell(several)
+            anyhow!("several workflows of {} cache a store", tree.describe())
+                .note(format!("they are {}", tell(several)))
+                .hint(NAME_ONE)
         ),
     }
 }
@@ -84,6 +86,7 @@ fn top() -> Result<Option<PathBuf>> {
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
+    use storecache_runtime::advice::in_one_line;
 
     struct Texts(BTreeMap<PathBuf, String>);
 
@@ -105,7 +108,7 @@ mod tests {
         let files = workflows.iter();
         let files = files.map(|(name, text)| (Path::new(DIRECTORY).join(name), (*text).to_owned()));
         let found = store_workflow(&Texts(files.collect()));
-        found.map(|file| file.display().to_string()).map_err(|e| format!("{e:#}"))
+        found.map(|file| file.display().to_string()).map_err(|e| in_one_line(e.as_ref()))
     }
 
     const KEEPS: &str = "on: push\njobs:\n  a:\n    steps:\n      - uses: example/storecache@v1\n";
@@ -121,9 +124,12 @@ mod tests {
     fn error_lists_the_workflows_to_choose_from() {
         let two = chosen(&[("a.yml", KEEPS), ("b.yml", KEEPS), ("c.yml", BUILDS)]).unwrap_err();
         assert!(two.starts_with("several workflows of HEAD"), "{two}");
-        assert!(two.ends_with(": .github/workflows/a.yml, .github/workflows/b.yml"), "{two}");
+        assert!(two.contains("they are .github/workflows/a.yml, .github/workflows/b.yml"), "{two}");
         let none = chosen(&[("c.yml", BUILDS)]).unwrap_err();
-        assert!(none.contains("--workflow FILE: .github/workflows/c.yml"), "{none}");
+        assert!(
+            none.ends_with("it has .github/workflows/c.yml; name one with --workflow FILE"),
+            "{none}"
+        );
         let empty = chosen(&[]).unwrap_err();
         assert!(empty.contains("no workflow in .github/workflows of HEAD"), "{empty}");
         let broken = chosen(&[("a.yml", "on: push\njobs: [\n")]).unwrap_err();

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use storecache_backend::{Backend, Health};
 use storecache_root_helper::protocol::{Finding, Light};
 use storecache_runtime::RunContext;
+use storecache_runtime::advice::in_one_line;
 use storecache_runtime::memory::Traffic;
 use storecache_store::{Layout, StoreKind};
 
@@ -52,11 +53,11 @@ fn kept_aside(options: &Doctor, opened: &[Opened<'_>]) -> Finding {
     for (place, backend) in opened {
         let listed = match backend {
             Ok(backend) => quarantine::list(backend.as_ref(), options.denylist.as_ref()),
-            Err(e) => return Finding::yellow(format!("{e:#}"), mend(place)),
+            Err(e) => return Finding::yellow(in_one_line(e.as_ref()), mend(place)),
         };
         match listed {
             Ok(listed) => kept.extend(listed),
-            Err(e) => return Finding::yellow(format!("{e:#}"), mend(place)),
+            Err(e) => return Finding::yellow(in_one_line(e.as_ref()), mend(place)),
         }
     }
     if kept.is_empty() {
@@ -76,7 +77,7 @@ fn kept_aside(options: &Doctor, opened: &[Opened<'_>]) -> Finding {
 fn backend(options: &BackendOptions, opened: &Result<Arc<dyn Backend>>) -> (Finding, Option<i64>) {
     let backend = match opened {
         Ok(backend) => backend,
-        Err(e) => return (Finding::red(format!("{e:#}"), None), None),
+        Err(e) => return (Finding::red(in_one_line(e.as_ref()), None), None),
     };
     let place = backend.describe();
     match backend.examine() {
@@ -88,7 +89,9 @@ fn backend(options: &BackendOptions, opened: &Result<Arc<dyn Backend>>) -> (Find
             let found = format!("{place}: {found}, but nothing can be saved: {why:#}");
             (Finding::yellow(found, mend(options)), ahead)
         }
-        Err(e) => (Finding::red(format!("{place}: {e:#}"), mend(options)), None),
+        Err(e) => {
+            (Finding::red(format!("{place}: {}", in_one_line(e.as_ref())), mend(options)), None)
+        }
     }
 }
 

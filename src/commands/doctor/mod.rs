@@ -13,6 +13,7 @@ use storecache_root_helper::client::RootHelperProcess;
 use storecache_root_helper::doctor::without_root;
 use storecache_root_helper::protocol::{Finding, Light, Reply, Request, StoreRequest};
 use storecache_runtime::RunContext;
+use storecache_runtime::advice::{WithAdvice, in_one_line};
 use storecache_store::Layout;
 
 /// Prints one row for each check. Fails if any of them is red.
@@ -23,7 +24,10 @@ pub fn doctor(context: &RunContext, options: &Doctor) -> Result<Conclusion> {
 fn run(context: &RunContext, options: &Doctor) -> Result<Conclusion> {
     let kind = resolve::kind(&options.store)?;
     if !kind.has_database() {
-        bail!("a plain store has nothing to examine; see `storecache verify` for snapshots");
+        bail!(
+            anyhow!("a plain store has nothing to examine")
+                .hint("see `storecache verify` for snapshots")
+        );
     }
     let layout = Layout::new(kind, &options.store.root)?;
     let request = resolve::store_request(context, &options.store, kind);
@@ -66,7 +70,7 @@ fn sudo_fails(error: HelperError) -> Finding {
         HelperError::NoRoot(no_root) => no_root.fix(),
         _ => None,
     };
-    Finding::red(format!("{:#}", anyhow!(error)), fix).named("sudo")
+    Finding::red(in_one_line(&error), fix).named("sudo")
 }
 
 fn store(layout: &Layout) -> Finding {

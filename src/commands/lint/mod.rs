@@ -7,10 +7,11 @@ use super::{Conclusion, or_json};
 use crate::action::{Annotation, INPUTS, Job};
 use crate::config::{Lint, LintFormat};
 use crate::report;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use storecache_lint::{Finding, Knowledge, Level, WorkflowFile, lint as look};
+use storecache_runtime::advice::WithAdvice;
 
 /// A larger file is not a workflow.
 const LIMIT: u64 = 16 << 20;
@@ -43,7 +44,7 @@ fn run(options: &Lint) -> Result<Conclusion> {
     let looked = report::plural(sources.len() as u64, "workflow");
     let found = report::plural(findings.len() as u64, "finding");
     if !options.output.quiet && options.format != LintFormat::Json {
-        report::note(format!("storecache: checked {looked}: {found}"));
+        report::status(format!("checked {looked}: {found}"));
     }
     Ok(if failed { Conclusion::Failed } else { Conclusion::Done })
 }
@@ -92,16 +93,17 @@ fn workflows() -> Result<Vec<PathBuf>> {
     let directory = Path::new(".github/workflows");
     let files = listed(directory)?;
     if files.is_empty() {
-        bail!("{} has no workflow; name the files to check", directory.display());
+        bail!(anyhow!("{} has no workflow", directory.display()).hint("name the files to check"));
     }
     Ok(files)
 }
 
 /// The workflows in a directory.
 fn listed(directory: &Path) -> Result<Vec<PathBuf>> {
-    let context = || format!("list {}; name the workflows to check", directory.display());
+    let context = || format!("list {}", directory.display());
+    let hint = "name the workflows to check";
     let mut files = Vec::new();
-    for entry in directory.read_dir().with_context(context)? {
+    for entry in directory.read_dir().with_context(context).hint(hint)? {
         let path = entry.with_context(context)?.path();
         let named = path.extension().is_some_and(|ending| ending == "yml" || ending == "yaml");
         if named && !path.is_dir() {
@@ -116,7 +118,7 @@ fn read(file: PathBuf) -> Result<WorkflowFile> {
     let context = || format!("read the workflow {}", file.display());
     let metadata = file.metadata().with_context(context)?;
     if metadata.is_dir() {
-        bail!("{} is a directory; name the workflows in it", file.display());
+        bail!(anyhow!("{} is a directory", file.display()).hint("name the workflows in it"));
     }
     if metadata.len() > LIMIT {
         bail!("{} is too large for a workflow", file.display());

@@ -5,7 +5,9 @@ use crate::commands::guix_profiles::{self, ProfileReport};
 use crate::commands::job_state::RestoreStart;
 use crate::commands::require::{self, RequireCheck};
 use crate::commands::session::{Failure, RunFacts, print_skipped};
-use crate::report::{self, BaseUse, Bytes, Hit, Items, Outcome, Seconds};
+use crate::report::{
+    self, BaseUse, Bytes, Diagnostic, Hit, Items, Outcome, Seconds, Words, misses,
+};
 use storecache_backend::EntryName;
 use storecache_root_helper::protocol::{Plan, Restored};
 
@@ -149,21 +151,28 @@ impl Findings {
     }
 }
 
-/// Prints the result for people.
-pub fn print(outcome: &Outcome) {
+/// Prints the result for people. `is_error`: a miss makes the run fail.
+pub fn print(outcome: &Outcome, words: Words, is_error: bool) {
     let Outcome { items, bytes, seconds, .. } = outcome;
     let from = outcome.entry.as_deref().unwrap_or_default();
     if items.restored == 0 {
         let reason = outcome.reason.as_deref().unwrap_or("nothing to do");
-        report::note(format!("storecache: {}: {reason}", outcome.hit.name()));
+        match outcome.hit {
+            Hit::Miss if is_error => {}
+            Hit::Miss => report::print_note(words.apply(&format!("miss: {reason}"))),
+            Hit::Exact | Hit::Prefix => report::status(format!("{}: {reason}", outcome.hit.name())),
+        }
         guix_profiles::print(outcome);
         print_skipped(outcome);
         require::print(outcome);
+        if is_error {
+            misses(outcome).iter().for_each(Diagnostic::print);
+        }
         return;
     }
     let verb = if outcome.dry_run { "would restore" } else { "restored" };
-    report::note(format!(
-        "storecache: {} hit: {verb} {} ({}) from {from} in {}; {} there before, {} skipped",
+    report::status(format!(
+        "{} hit: {verb} {} ({}) from {from} in {}; {} there before, {} skipped",
         outcome.hit.name(),
         report::plural(items.restored, "item"),
         report::bytes(bytes.unpacked),
@@ -172,20 +181,22 @@ pub fn print(outcome: &Outcome) {
         items.skipped,
     ));
     if seconds.downtime > 0.0 {
-        report::note(format!(
-            "storecache: the daemon was down for {}",
-            report::seconds(seconds.downtime)
-        ));
+        let downtime = report::seconds(seconds.downtime);
+        report::status(format!("the daemon was down for {downtime}"));
     }
     guix_profiles::print(outcome);
     print_skipped(outcome);
     require::print(outcome);
+    if is_error {
+        misses(outcome).iter().for_each(Diagnostic::print);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use storecache_root_helper::protocol::Phase;
+    use storecache_runtime::advice::Advice;
 
     /// The findings of a restore that tried a damaged entry, and then planned to restore from an older one.
     fn planned(phase: Phase) -> Findings {
@@ -209,7 +220,13 @@ mod tests {
     }
 
     fn failure() -> Failure {
-        Failure { line: "restore: unpack: no".into(), cut: None, cancelled: false }
+        Failure {
+            reason: "restore: unpack: no".into(),
+            cause: "no".into(),
+            advice: Advice { notes: vec!["a fact".into()], ..Advice::hint("see --memory") },
+            cut: None,
+            cancelled: false,
+        }
     }
 
     #[test]
@@ -218,6 +235,8 @@ mod tests {
         assert!(report.failed && report.hit == Hit::Miss);
         assert_eq!(report.phase, "unpack");
         assert_eq!(report.reason.as_deref(), Some("restore: unpack: no"));
+        assert_eq!(report.notes, ["a fact"]);
+        assert_eq!(report.hint.as_deref(), Some("see --memory"));
         assert_eq!((report.bytes.downloaded, report.seconds.lookup), (700, 1.5));
         assert_eq!((report.items.restored, report.items.present, report.items.skipped), (0, 3, 1));
         assert_eq!(report.passed_over[0].0, "newer");

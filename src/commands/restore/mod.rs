@@ -7,21 +7,22 @@ use super::entry_fallback::{EntryFallback, FirstFailure, Verdict};
 use super::job_state::State;
 use super::open_entry::OpenEntry;
 use super::resolve::find;
-use super::run_error::{RunError, in_one_line};
+use super::run_error::RunError;
 use super::session::{self, RunFacts, Session};
 use super::{Conclusion, cancel, guix_profiles, require, summary_file};
 use crate::config::Restore;
 use crate::report::{self, Hit, Outcome};
-use anyhow::{Error, Result, anyhow};
+use anyhow::Result;
 use findings::{Findings, print};
 use std::mem::take;
 use std::sync::Arc;
 use std::time::Instant;
 use storecache_backend::{BackendError, EntryName};
-use storecache_root_helper::HelperError;
 use storecache_root_helper::client::RootHelperProcess;
 use storecache_root_helper::protocol::{Phase, Reply, Request};
+use storecache_root_helper::{FailureKind, HelperError};
 use storecache_runtime::RunContext;
+use storecache_runtime::advice::{Advice, causes};
 
 /// Restores items that are missing from the store from the best entry that the ladder finds.
 pub fn restore(context: &RunContext, options: &Restore) -> Result<Conclusion> {
@@ -45,37 +46,58 @@ pub(super) fn attempt(context: &RunContext, options: &Restore) -> (Outcome, Resu
     let done = clocks.map_err(RunError::from).and_then(|()| run.run());
     report::stopping(context);
     let mut found = run.found;
-    let failure = done.err().map(|e| found.run.failure(&e));
+    let failure = done.err().map(|e| {
+        let mut failure = found.run.failure(&e);
+        let is_damaged = e.reported().is_some_and(|reported| reported.fault != FailureKind::Other);
+        if let Some(name) = found.name.as_ref().filter(|_| is_damaged) {
+            failure.cause = format!("{name}: {}", failure.cause);
+        }
+        failure
+    });
     let start = take(&mut found.start);
     let is_unchanged = found.is_store_unchanged();
     let mut report = found.report(failure.as_ref());
     report.seconds.total = started.elapsed().as_secs_f64();
     let done = match failure {
         None => Ok(()),
-        Some(failure) if is_unchanged => Err(nothing_restored(&failure.line, &report)),
-        Some(failure) => Err(anyhow!(failure.line)),
+        Some(mut failure) => {
+            failure.advise(after_failure(&report, is_unchanged), &mut report);
+            Err(failure.into_error())
+        }
     };
+    let words = session::words(&options.output);
+    words.apply_to(&mut report);
     report.warnings.extend(State::leave(options, start, &report));
     report.warnings.extend(summary_file::append(options.summary.as_deref(), Some(&report), None));
-    session::publish(&options.output, report, done, print)
+    let is_error = options.fail_on_miss && !options.output.in_job;
+    session::publish(&options.output, report, done, |report| print(report, words, is_error))
 }
 
-/// The error of a restore that left the store as it was.
-fn nothing_restored(line: &str, report: &Outcome) -> Error {
-    let kept = super::quarantine::advice(&report.quarantined).map(|kept| format!("; {kept}"));
-    let kept = kept.unwrap_or_default();
-    let tried = match (&report.cut, report.passed_over.len()) {
-        (Some(_), skipped @ 1..) => {
-            format!("; {} had been skipped by then", report::plural(skipped as u64, "entry"))
-        }
-        _ => String::new(),
+/// Describes the state after a restore that failed.
+fn after_failure(report: &Outcome, is_store_unchanged: bool) -> Advice {
+    let phase = report.phase;
+    let failed = match &report.cut {
+        // The timeout has named the phase.
+        Some(_) => String::new(),
+        None => format!("the restore failed in its phase {phase}; "),
     };
+    if !is_store_unchanged {
+        let note = format!("the restore failed in its phase {phase}, after its commit");
+        return Advice { notes: vec![note], hint: None };
+    }
+    let mut notes = Vec::new();
+    if let (Some(_), skipped @ 1..) = (&report.cut, report.passed_over.len()) {
+        let skipped = report::plural(skipped as u64, "entry");
+        notes.push(format!("{skipped} had been skipped by then"));
+    }
     let store = if report.undoing {
         "and the root helper is still undoing its changes: after that, the store will be as it was"
     } else {
         "the store is as it was"
     };
-    anyhow!("{line}{tried}; nothing was restored, {store}{kept}")
+    notes.push(format!("{failed}nothing was restored, {store}"));
+    let quarantined = super::quarantine::advice(&report.quarantined).unwrap_or_default();
+    Advice { notes, hint: None }.and(quarantined)
 }
 
 /// Whether the root helper failed only after the items had become valid.
@@ -140,9 +162,7 @@ impl RestoreRun<'_> {
                 Err(error) => error,
             };
             let (verdict, error) = fallback.judge(&best.name, Some(&best.entry), error)?;
-            session
-                .progress
-                .detail(|| format!("{} cannot be used: {}", best.name, in_one_line(&error)));
+            session.progress.detail(|| format!("{} cannot be used: {}", best.name, causes(&error)));
             // This entry restored nothing; only what it cost stays in the report.
             self.found.entry = Default::default();
             if let Verdict::Over(unfit) = verdict {

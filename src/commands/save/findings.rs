@@ -2,15 +2,16 @@
 
 use crate::commands::guix_profiles;
 use crate::commands::session::{Failure, RunFacts, print_skipped};
-use crate::report::{self, BaseUse, Bytes, Growth, Hit, Items, Outcome, Profile, Seconds};
+use crate::report::{self, BaseUse, Bytes, Growth, Hit, Items, Outcome, Profile, Seconds, Words};
 use std::time::Duration;
 use storecache_backend::Written;
 use storecache_root_helper::protocol::FreezeReport;
+use storecache_runtime::advice::Advice;
 
 /// Why an item is left out with `--max-size`.
 const BEHIND: &str = "used least recently, and the maximum size has no room for all";
 /// Why a valid item is not in the snapshot.
-const MISSING: &str = "valid in the database, but not on the disk: see nix-store --verify";
+const MISSING: &str = "valid in the database, but not on the disk: see `nix-store --verify`";
 const NOT_AN_ITEM: &str = "not a file, directory or link";
 
 /// The findings of the steps of a save so far.
@@ -56,7 +57,7 @@ pub struct Findings {
 
 impl Findings {
     /// Assembles the report. `reason` says why nothing was saved if the save did not fail.
-    pub fn report(self, reason: Option<String>, failure: Option<&Failure>) -> Outcome {
+    pub fn report(self, reason: Option<(String, Advice)>, failure: Option<&Failure>) -> Outcome {
         let mut skipped = Vec::new();
         let mut items = Items {
             saved: self.saved_items,
@@ -85,6 +86,10 @@ impl Findings {
         }
         skipped.extend(self.missing.into_iter().map(|name| (name, MISSING.to_owned())));
         skipped.extend(self.left_out.into_iter().map(|name| (name, NOT_AN_ITEM.to_owned())));
+        let (reason, Advice { notes, hint }) = match reason {
+            None => (None, Advice::default()),
+            Some((reason, advice)) => (Some(reason), advice),
+        };
         let mut entry = None;
         if let Some((written, took)) = &self.written {
             seconds.sync = written.sync.as_secs_f64();
@@ -107,6 +112,8 @@ impl Findings {
             bytes,
             seconds,
             reason,
+            notes,
+            hint,
             skipped,
             profiles: self.profiles,
             ..Outcome::default()
@@ -116,15 +123,16 @@ impl Findings {
 }
 
 /// Prints the result for people.
-pub fn print(outcome: &Outcome) {
+pub fn print(outcome: &Outcome, words: Words) {
     let Outcome { items, bytes, seconds, .. } = outcome;
     if let Some(reason) = &outcome.reason {
-        report::note(format!("storecache: nothing was saved: {reason}"));
+        report::print_note(words.apply(&format!("nothing was saved: {reason}")));
+        outcome.hint.iter().for_each(|hint| report::print_hint(words.apply(hint)));
         return;
     }
     let verb = if outcome.dry_run { "would save" } else { "saved" };
-    report::note(format!(
-        "storecache: {verb} {} as {} ({} packed into {}) in {}",
+    report::status(format!(
+        "{verb} {} as {} ({} packed into {}) in {}",
         report::plural(items.saved - items.inherited, "item"),
         outcome.entry.as_deref().unwrap_or(&outcome.key),
         report::bytes(bytes.packed),
@@ -133,28 +141,27 @@ pub fn print(outcome: &Outcome) {
     ));
     if let Some(base) = outcome.base.as_ref().and_then(BaseUse::used) {
         let inherited = report::plural(items.inherited, "item");
-        report::note(format!("storecache: {inherited} more are in its base {base}"));
+        report::status(format!("{inherited} more are in its base {base}"));
     }
     if !outcome.signed_by.is_empty() {
-        report::note(format!("storecache: signed by {}", outcome.signed_by.join(", ")));
+        report::status(format!("signed by {}", outcome.signed_by.join(", ")));
     }
     if items.baseline > 0 {
-        report::note(format!(
-            "storecache: left out {} from before the restore",
+        report::status(format!(
+            "left out {} from before the restore",
             report::plural(items.baseline, "item")
         ));
     }
     if items.outside > 0 {
-        report::note(format!(
-            "storecache: left out {} outside the closures of --roots",
-            report::plural(items.outside, "item")
-        ));
+        let left_out = report::plural(items.outside, "item");
+        let line = format!("left out {left_out} outside the closures of --roots");
+        report::status(words.apply(&line));
     }
     if !outcome.dry_run {
-        report::note(format!("storecache: stored in {}", outcome.backend));
+        report::status(format!("stored in {}", outcome.backend));
     }
     for entry in &outcome.deleted {
-        report::note(format!("storecache: deleted {entry}, which is superseded"));
+        report::status(format!("deleted {entry}, which is superseded"));
     }
     guix_profiles::print(outcome);
     print_skipped(outcome);
@@ -178,11 +185,18 @@ mod tests {
             hit: Hit::Exact,
             ..Findings::default()
         };
-        let failure = Failure { line: "save: pack: no".into(), cut: None, cancelled: true };
+        let failure = Failure {
+            reason: "save: pack: no".into(),
+            cause: "no".into(),
+            advice: Advice::hint("see --level"),
+            cut: None,
+            cancelled: true,
+        };
         let report = found.report(None, Some(&failure));
         assert!(report.failed && report.cancelled && report.saved == Some(false));
         assert_eq!((report.phase, report.reason.as_deref()), ("pack", Some("save: pack: no")));
         assert_eq!((report.bytes.packed, report.seconds.lookup), (5000, 0.5));
+        assert_eq!(report.hint.as_deref(), Some("see --level"));
         assert_eq!((report.hit, report.passed_over.len()), (Hit::Exact, 1));
     }
 }

@@ -6,7 +6,6 @@ use crate::commands::open_entry::OpenEntry;
 use crate::commands::open_error::OpenError;
 use crate::commands::quarantine;
 use crate::commands::resolve::{LookupNotes, find};
-use crate::commands::run_error::in_one_line;
 use crate::commands::save_policy::Newest;
 use crate::commands::session::Session;
 use crate::config::{Policy, Save};
@@ -15,6 +14,7 @@ use anyhow::{Result, anyhow};
 use std::time::Instant;
 use storecache_backend::{Backend, BackendError, EntryName};
 use storecache_entry::Ladder;
+use storecache_runtime::advice::{causes, in_one_line};
 
 /// The entries of the key.
 pub struct Existing {
@@ -92,7 +92,7 @@ impl SaveRun<'_> {
                     e @ (OpenError::BaseGone { .. }
                     | OpenError::Untrusted(_)
                     | OpenError::UntrustedBase { .. }),
-                ) => self.found.passed_over.push((name.to_string(), in_one_line(&e))),
+                ) => self.found.passed_over.push((name.to_string(), causes(&e))),
                 opened => return Ok((seen, Some((name, opened)))),
             }
         }
@@ -116,7 +116,7 @@ impl SaveRun<'_> {
                 Err(reason) => reason,
             },
         };
-        let reason = Some(format!("{reason:#}"));
+        let reason = Some(in_one_line(reason.as_ref()));
         self.found.base = Some(BaseUse { reason, ..BaseUse::default() });
         None
     }

@@ -13,7 +13,7 @@ use super::{Conclusion, cancel, guix_profiles, save_policy, summary_file, trust}
 use crate::action;
 use crate::config::{Baseline, JobStatus, Save};
 use crate::report::{self, Growth, Outcome};
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use findings::{Findings, print};
 use lookup::Existing;
 use not_saved::NotSaved;
@@ -24,6 +24,7 @@ use storecache_backend::{Backend, Entry, EntryName, EntryWriter, Refused};
 use storecache_root_helper::HelperError;
 use storecache_root_helper::protocol::{FreezeReport, Phase, Reply, Request, SaveRequest};
 use storecache_runtime::RunContext;
+use storecache_runtime::advice::{Advice, in_one_line};
 use storecache_snapshot::{Origin, ProfileFacts};
 
 /// Saves the store that the options name, if the policy finds it worthwhile.
@@ -38,7 +39,7 @@ pub(super) fn attempt(context: &RunContext, options: &Save) -> (Outcome, Result<
     let mut found =
         Findings { run: RunFacts::new(context, "save", options.dry_run), ..Findings::default() };
     let state = State::find(options).unwrap_or_else(|e| {
-        found.run.warnings.push(format!("{e:#}"));
+        found.run.warnings.push(in_one_line(e.as_ref()));
         None
     });
     let mut run = SaveRun { options, state: state.as_ref(), origin: action::origin(), found };
@@ -52,11 +53,20 @@ pub(super) fn attempt(context: &RunContext, options: &Save) -> (Outcome, Result<
     };
     let mut report = found.report(reason, failure.as_ref());
     report.seconds.total = started.elapsed().as_secs_f64();
+    let done = match failure {
+        None => Ok(()),
+        Some(mut failure) => {
+            let note = format!("the save failed in its phase {}", report.phase);
+            failure.advise(Advice { notes: vec![note], hint: None }, &mut report);
+            Err(failure.into_error())
+        }
+    };
+    let words = session::words(&options.output);
+    words.apply_to(&mut report);
     let restore = state.as_ref().map(|state| &state.restore);
     let summary = summary_file::append(options.summary.as_deref(), restore, Some(&report));
     report.warnings.extend(summary);
-    let done = failure.map_or(Ok(()), |failure| Err(anyhow!(failure.line)));
-    session::publish(&options.output, report, done, print)
+    session::publish(&options.output, report, done, |report| print(report, words))
 }
 
 /// A save, with what its steps have found so far: a save that fails is reported too.
@@ -99,12 +109,14 @@ impl SaveRun<'_> {
         // A job that ended early does not show how long a whole job takes.
         let whole = matches!(policy.job_status, None | Some(JobStatus::Success));
         self.found.cold_seconds = self.state.filter(|_| whole).and_then(State::cold_seconds);
-        let unneeded = save_policy::before_all(policy)
-            .or_else(|| trust::before_all(policy.policy, signing, &self.origin));
-        let Some(reason) = unneeded else { return Ok(()) };
+        let unneeded = save_policy::before_all(policy).or_else(|| {
+            let reason = trust::before_all(policy.policy, signing, &self.origin)?;
+            Some((reason, Advice::default()))
+        });
+        let Some((reason, advice)) = unneeded else { return Ok(()) };
         let key = self.state.map(|state| state.restore.key.clone());
         self.found.run.key = key.unwrap_or_default();
-        Err(NotSaved::Unneeded(reason))
+        Err(NotSaved::Unneeded(reason, advice))
     }
 
     fn begin_session(&mut self) -> Result<Session, RunError> {
@@ -156,7 +168,7 @@ impl SaveRun<'_> {
         self.found.growth = newest.map(|_| Growth { items: growth.items, bytes: growth.nar_bytes });
         self.found.frozen = Some(frozen.clone());
         match save_policy::after_freeze(&self.options.policy, newest, items, growth) {
-            Some(reason) => Err(NotSaved::Unneeded(reason)),
+            Some(reason) => Err(NotSaved::Unneeded(reason, Advice::default())),
             None => Ok((frozen, profiles)),
         }
     }

@@ -8,7 +8,7 @@ mod warnings;
 use super::{Conclusion, html_file as pages, or_json};
 use crate::config::{Simulate, Since};
 use crate::report::{self, Counting};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use jiff::Timestamp;
 use observations::Past;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,7 @@ use storecache_key::simulate::{
     Workflow, best, replay,
 };
 use storecache_key::{Files, Repository, WorkflowMode};
+use storecache_runtime::advice::WithAdvice;
 use storecache_workflow::store_workflow;
 
 const DAY: i64 = 86_400;
@@ -32,7 +33,7 @@ fn run(options: &Simulate) -> Result<Conclusion> {
     let simulation = simulated(options)?;
     if let Some(path) = &options.html {
         pages::write(&page::page(&simulation), path)?;
-        report::note(format!("storecache: the page is in {}", path.display()));
+        report::status(format!("the page is in {}", path.display()));
     }
     if options.output.json {
         let mut object = serde_json::to_value(&simulation).context("write the report")?;
@@ -146,7 +147,10 @@ fn policies(options: &Simulate, with_workflow: bool) -> Vec<KeyPolicy> {
 /// The runs in the requested period.
 fn window<'r>(runs: &'r [Run], options: &Simulate) -> Result<&'r [Run]> {
     let Some(newest) = runs.last().map(|run| run.time) else {
-        bail!("the current workflow has no trigger for any commit; leave out --as-triggered");
+        bail!(
+            anyhow!("the current workflow has no trigger for any commit")
+                .hint("leave out --as-triggered")
+        );
     };
     let begin = match options.since {
         Since::Time(time) => time.as_second(),
@@ -155,9 +159,8 @@ fn window<'r>(runs: &'r [Run], options: &Simulate) -> Result<&'r [Run]> {
     let since = &runs[runs.partition_point(|run| run.time < begin)..];
     if since.is_empty() {
         bail!(
-            "there is no commit since {}: the newest is of {}; use an earlier --since",
-            date(begin),
-            date(newest)
+            anyhow!("there is no commit since {}: the newest is of {}", date(begin), date(newest))
+                .hint("use an earlier --since")
         );
     }
     let first = since.len().saturating_sub(options.max.unwrap_or(usize::MAX));

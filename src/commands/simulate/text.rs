@@ -36,7 +36,7 @@ pub fn results(simulation: &Simulation) -> Vec<String> {
 
 /// Warnings and assumptions that qualify the result.
 pub fn notes(simulation: &Simulation) -> Vec<String> {
-    let warnings = simulation.warnings.iter().map(|it| format!("storecache: warning: {it}"));
+    let warnings = simulation.warnings.iter().map(|it| format!("warning: {it}"));
     let mut notes: Vec<String> = warnings.collect();
     notes.extend([String::new(), "assumed:".into()]);
     notes.extend(simulation.assumptions.iter().map(|it| format!("- {it}")));

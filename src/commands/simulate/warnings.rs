@@ -1,10 +1,11 @@
 //! Warnings that qualify the result of a simulation.
 
 use crate::report::plural;
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use std::path::Path;
 use storecache_key::history::{Graph, Run, RunKind};
 use storecache_key::simulate::Read;
+use storecache_runtime::advice::WithAdvice;
 
 /// Reports which part of the history is missing from this clone.
 pub fn of_history(graph: &Graph) -> Vec<String> {
@@ -41,7 +42,10 @@ pub fn of_workflow(path: &Path, fates: &[Read]) -> Result<Vec<String>> {
     let name = path.display();
     let count = |fate: Read| fates.iter().filter(|it| **it == fate).count() as u64;
     if count(Read::Absent) == fates.len() as u64 {
-        bail!("none of the commits has the workflow {name}; name another with --workflow FILE");
+        bail!(
+            anyhow!("none of the commits has the workflow {name}")
+                .hint("name another with --workflow FILE")
+        );
     }
     if count(Read::Absent) > 0 {
         let commits = plural(count(Read::Absent), "commit");

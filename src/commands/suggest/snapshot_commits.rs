@@ -4,6 +4,7 @@ use super::observations::Past;
 use anyhow::Result;
 use std::collections::HashMap;
 use storecache_key::{ObjectId, Repository, RepositoryError};
+use storecache_runtime::advice::in_one_line;
 
 pub struct Commits {
     pub repository: Repository,
@@ -29,7 +30,9 @@ impl Commits {
     pub fn find(past: &[Past]) -> Result<Result<Self, NotUsed>> {
         let repository = match Repository::here() {
             Ok(repository) => repository,
-            Err(RepositoryError::NoRepository(why)) => return Ok(Err(NotUsed::Nowhere(why))),
+            Err(e @ RepositoryError::NoRepository { .. }) => {
+                return Ok(Err(NotUsed::Nowhere(in_one_line(&e))));
+            }
             Err(RepositoryError::Failed(error)) => return Err(error),
         };
         let mut seen: HashMap<&str, Option<ObjectId>> = HashMap::new();
@@ -53,11 +56,12 @@ impl Commits {
         }
         if unknown().next().is_some() && repository.is_shallow()? {
             why.push(
-                "this is a shallow clone: fetch the rest with git fetch --unshallow".to_owned(),
+                "this is a shallow clone: fetch the rest with `git fetch --unshallow`".to_owned(),
             );
         } else if unknown().next().is_some() && why.is_empty() {
             why.push(
-                "they may be from another repository, or rewritten: try git fetch --all".to_owned(),
+                "they may be from another repository, or rewritten: try `git fetch --all`"
+                    .to_owned(),
             );
         }
         Ok(Ok(Commits { repository, known, why_unknown: why.join("; ") }))

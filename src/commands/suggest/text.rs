@@ -4,7 +4,7 @@ use super::observations::KeyFamily;
 use super::snapshot_commits::NotUsed;
 use super::{FEWEST, Looked};
 use crate::config::OutputOptions;
-use crate::report::{answer, answer_json, note, plural};
+use crate::report::{answer, answer_json, plural, print_hint, print_note};
 use anyhow::Result;
 use serde_json::{Value, json};
 use storecache_key::suggest::{Flags, Ingredient, Set};
@@ -30,26 +30,24 @@ impl Looked<'_> {
     /// Prints what was left out, and why.
     fn warn(&self) {
         for one in self.left_out.iter().take(NAMED) {
-            note(format!("storecache: left out {}: {}", one.name, one.reason));
+            print_note(format!("left out {}: {}", one.name, one.reason));
         }
         if let Some(more) = self.left_out.len().checked_sub(NAMED).filter(|more| *more > 0) {
-            note(format!("storecache: left out {more} more for similar reasons"));
+            print_note(format!("left out {more} more for similar reasons"));
         }
         if self.older > 0 {
-            note(format!(
-                "storecache: left out {} older ones; to include them, use --max N",
-                self.older
-            ));
+            print_note(format!("left out {} older ones", self.older));
+            print_hint("to include them, use --max N");
         }
         for (kin, count) in &self.others {
             let snapshots = plural(*count as u64, "snapshot");
-            note(format!(
-                "storecache: left out {snapshots} of {}; choose with --store and --key-prefix",
-                kin.text()
-            ));
+            print_note(format!("left out {snapshots} of {}", kin.text()));
+        }
+        if !self.others.is_empty() {
+            print_hint("choose with --store and --key-prefix");
         }
         if let Some(text) = self.of_commits() {
-            note(format!("storecache: {text}"));
+            print_note(text);
         }
     }
 

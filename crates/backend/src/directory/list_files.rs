@@ -6,6 +6,7 @@ use anyhow::{Context, Result, anyhow};
 use jiff::Timestamp;
 use std::ffi::OsStr;
 use std::io::ErrorKind;
+use storecache_runtime::advice::WithAdvice;
 use storecache_runtime::files::{FileFacts, FileKind, OpenDir, TEMPORARY};
 
 impl Inventory for Directory {
@@ -50,9 +51,9 @@ impl Inventory for Directory {
         let path = self.path.join(&record.id);
         if record.name.is_none() {
             // Its owner and purpose are unknown.
-            return Err(
-                anyhow!("{} is not a storecache file; delete it by hand", path.display()).into()
-            );
+            return Err(anyhow!("{} is not a storecache file", path.display())
+                .hint("delete it by hand")
+                .into());
         }
         let context = || format!("delete {}", path.display());
         let Some(directory) = self.open_dir().with_context(context)? else {

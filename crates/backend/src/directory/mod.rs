@@ -8,7 +8,7 @@ use super::{
     Backend, BackendError, Entry, EntryList, EntryName, EntryWriter, Gone, Health, Notes, ReadAt,
     Refused, Skipped, TRIAL, Written,
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use storecache_entry::Rung;
 use storecache_runtime::RunContext;
+use storecache_runtime::advice::WithAdvice;
 use storecache_runtime::files::{DirPath, FileFacts, FileKind, Foreign, NewFile, OpenDir, kind_in};
 use storecache_runtime::retry::insist;
 use storecache_runtime::writeback::Writeback;
@@ -125,10 +126,10 @@ impl Directory {
 /// names one.
 fn with_hint(error: io::Error) -> io::Error {
     match Foreign::is(&error) {
-        true => io::Error::new(
-            error.kind(),
-            format!("{error}; name a directory with --backend dir:PATH"),
-        ),
+        true => {
+            let hint = "name a directory with --backend dir:PATH";
+            io::Error::new(error.kind(), anyhow!("{error}").hint(hint))
+        }
         false => error,
     }
 }

@@ -10,13 +10,14 @@
 use super::Directory;
 use crate::quarantine::{Fate, fate, is_due};
 use crate::{Backend, EntryIdentity, EntryName, Quarantine, QuarantineList, Quarantined};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use jiff::Timestamp;
 use rustix::fs::Mode;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind, Read};
 use std::path::PathBuf;
 use std::time::Duration;
+use storecache_runtime::advice::WithAdvice;
 use storecache_runtime::files::{FileFacts, FileKind, OpenDir, kind_in};
 
 /// Name of the subdirectory.
@@ -97,7 +98,10 @@ impl Quarantine for Directory {
                 Err(e) => return Err(e).with_context(context),
             }
         }
-        bail!("{} has {SAME_NAME} files named {file_name}; delete some", shown.display())
+        bail!(
+            anyhow!("{} has {SAME_NAME} files named {file_name}", shown.display())
+                .hint("delete some")
+        )
     }
 
     fn sweep(&self, keep: Duration) -> Result<()> {

@@ -11,6 +11,7 @@ use crate::{BackendError, EntryName, Refused};
 use anyhow::{Result, anyhow, bail};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use storecache_runtime::advice::WithAdvice;
 
 /// Maximum number of keys in one lookup.
 pub const KEYS: usize = 10;
@@ -207,8 +208,11 @@ fn check(key: &str) -> Result<()> {
     let length = key.encode_utf16().count();
     if length > KEY_LENGTH {
         bail!(
-            "the key {key:?} is {length} characters long with its generation, and the cache service \
-             accepts at most {KEY_LENGTH}; give a shorter --key"
+            anyhow!(
+                "the key {key:?} is {length} characters long with its generation, and the \
+                 cache service accepts at most {KEY_LENGTH}"
+            )
+            .hint("give a shorter --key")
         );
     }
     if key.contains(',') {

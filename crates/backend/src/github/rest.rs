@@ -19,6 +19,7 @@ use serde::Deserialize;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
+use storecache_runtime::advice::WithAdvice;
 
 /// Entries on one page; GitHub returns no more.
 const PAGE: u8 = 100;
@@ -160,10 +161,10 @@ impl Rest {
     /// If any of it is missing.
     fn known(&self) -> Result<Known<'_>> {
         let RestApi { url, repository, token, .. } = &self.options;
-        let token = token.as_ref().context(
-            "there is no token for GitHub's REST API; set the input token, or GITHUB_TOKEN in the \
-             environment",
-        )?;
+        let token = token
+            .as_ref()
+            .context("there is no token for GitHub's REST API")
+            .hint("set the input token, or GITHUB_TOKEN in the environment")?;
         let unset = |name| {
             format!("{name} is not set (GitHub sets it in jobs), so its REST API cannot be used")
         };

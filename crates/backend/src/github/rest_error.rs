@@ -7,6 +7,7 @@ use crate::options::{RestApi, Secret, host};
 use crate::retry_limits::REST_REQUEST_TRIES;
 use anyhow::anyhow;
 use octocrab::{Error, GitHubError};
+use storecache_runtime::advice::{Advice, WithAdvice};
 
 /// A call of the API.
 pub struct Call {
@@ -49,64 +50,70 @@ fn refused(call: &Call, error: &GitHubError, asker: Asker, api: &RestApi) -> Inv
         || error.message.to_lowercase().contains("rate limit");
     let host = host(api.url.as_deref().unwrap_or_default());
     let repository = api.repository.as_deref().unwrap_or_default();
-    let forbidden =
-        |text: String, wait| InventoryError::Forbidden { text: format!("{what}: {text}"), wait };
+    let forbidden = |text: String, hint: String| InventoryError::Forbidden {
+        text: format!("{what}: {text}"),
+        advice: Advice::hint(hint),
+        wait: None,
+    };
     match (status, asker) {
         (429, _) | (403, _) if status == 429 || busy => {
-            let back = wait.map(|wait| format!("; it asks to retry in {} s", wait.as_secs()));
-            let back = back.unwrap_or_default();
-            forbidden(format!("too many requests to {host} ({answered}){back}"), wait)
+            let note = wait.map(|wait| format!("it asks to retry in {} s", wait.as_secs()));
+            InventoryError::Forbidden {
+                text: format!("{what}: too many requests to {host} ({answered})"),
+                advice: Advice { notes: note.into_iter().collect(), hint: None },
+                wait,
+            }
         }
         (401, Asker::Step) => forbidden(
-            format!(
-                "{host} does not accept the token ({answered}); set the input token to one with \
-                 `actions: write`"
-            ),
-            None,
+            format!("{host} does not accept the token ({answered})"),
+            "set the input token to one with `actions: write`".into(),
         ),
         (401, Asker::Person) => forbidden(
             format!(
                 "{host} does not accept the token of GITHUB_TOKEN or GH_TOKEN ({answered}), which \
-                 may have expired; set another one"
+                 may have expired"
             ),
-            None,
+            "set another token".into(),
         ),
         (403, Asker::Step) => forbidden(
-            format!(
-                "the token is not permitted to ({answered}); give the job `permissions:` with \
-                 `actions: write`, and with `contents: read` and all others that it needs, because \
-                 those that are not listed are removed"
-            ),
-            None,
+            format!("the token is not permitted to ({answered})"),
+            "give the job `permissions:` with `actions: write`, and with `contents: read` and \
+                 all others that it needs, because those that are not listed are removed"
+                .into(),
         ),
         (403, Asker::Person) => forbidden(
+            format!("the token is not permitted to ({answered})"),
             format!(
-                "the token is not permitted to ({answered}); it needs `{right}`: in a job under \
-                 `permissions:`, elsewhere as a permission of the token for {repository}, or the \
-                 scope `repo` of a classic token"
+                "it needs `{right}`: in a job under `permissions:`, elsewhere as a permission of \
+                 the token for {repository}, or the scope `repo` of a classic token"
             ),
-            None,
         ),
         (404, Asker::Step) => anyhow!(
-            "{what}: {host} has no list of entries for this token ({answered}); only GitHub's \
-             servers have such a list, and they show it to tokens that can read the repository"
+            "{what}: {host} has no list of entries for this token ({answered})"
+        )
+        .note(
+            "only GitHub's servers have such a list, and they show it to tokens that can read the \
+             repository",
         )
         .into(),
-        (404, Asker::Person) => anyhow!(
-            "{what}: {host} has no repository {repository} for this token ({answered}); check \
-             the name, and whether the token can read it: servers other than GitHub's have no list \
-             of entries"
-        )
-        .into(),
-        (301 | 307 | 308, Asker::Person) => anyhow!(
-            "{what}: {host} refused ({answered}): {repository} was renamed; give its new \
-             name with --repository"
-        )
-        .into(),
-        (408 | 500.., _) => anyhow!(
-            "{what}: the server failed ({answered}; {REST_REQUEST_TRIES} tries); try again later"
-        )
-        .into(),
+        (404, Asker::Person) => {
+            anyhow!("{what}: {host} has no repository {repository} for this token ({answered})")
+                .hint(
+                    "check the name, and whether the token can read it: servers other than \
+                     GitHub's have no list of entries",
+                )
+                .into()
+        }
+        (301 | 307 | 308, Asker::Person) => {
+            anyhow!("{what}: {host} refused ({answered}): {repository} was renamed")
+                .hint("give its new name with --repository")
+                .into()
+        }
+        (408 | 500.., _) => {
+            anyhow!("{what}: the server failed ({answered}; {REST_REQUEST_TRIES} tries)")
+                .hint("try again later")
+                .into()
+        }
         _ => anyhow!("{what}: {host} refused ({answered})").into(),
     }
 }

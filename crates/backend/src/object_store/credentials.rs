@@ -13,6 +13,7 @@ use object_store::multipart::MultipartStore;
 use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 use std::sync::Arc;
 use std::time::Duration;
+use storecache_runtime::advice::WithAdvice;
 
 /// The operations that a service must support.
 pub trait Store: ObjectStore + MultipartStore + PaginatedListStore {}
@@ -33,7 +34,10 @@ const ALIASES: [(&str, &str); 3] = [
 pub fn open(options: &Options, wire: &Arc<RetryingClient>) -> Result<Arc<dyn Store>> {
     let address = &options.address;
     if !has_credentials(options) {
-        bail!("there are no credentials in the environment: set {}", wanted(address.service));
+        bail!(
+            anyhow!("there are no credentials in the environment")
+                .hint(format!("set {}", wanted(address.service)))
+        );
     }
     let strict = !address.service.library_requires_tls() && !options.has("GOOGLE_ALLOW_HTTP");
     let connector = Connector { wire: Arc::clone(wire), strict };
@@ -68,10 +72,10 @@ pub fn open(options: &Options, wire: &Arc<RetryingClient>) -> Result<Arc<dyn Sto
         let prefix = address.service.variables();
         match ObjectError::from_library(&e) {
             // The error of the library quotes values that it does not understand.
-            ObjectError::Permanent(_) => anyhow!(
-                "the environment variables {prefix}… are inconsistent; set {}",
-                wanted(address.service)
-            ),
+            ObjectError::Permanent(_) => {
+                anyhow!("the environment variables {prefix}… are inconsistent")
+                    .hint(format!("set {}", wanted(address.service)))
+            }
             trouble => trouble.into(),
         }
     })

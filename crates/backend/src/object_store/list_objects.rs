@@ -12,6 +12,7 @@ use object_store::ObjectMeta;
 use object_store::path::Path;
 use std::collections::HashSet;
 use std::sync::Arc;
+use storecache_runtime::advice::WithAdvice;
 
 /// Bytes to read from the beginning of an entry that is only inspected.
 const HEAD: u64 = 64 << 10;
@@ -70,7 +71,7 @@ impl Inventory for Objects {
         if record.name.is_none() {
             // Its owner and purpose are unknown.
             let what = format!("{}/{} is not a storecache object", self.address, record.id);
-            return Err(anyhow!("{what}; delete it by hand").into());
+            return Err(anyhow!("{what}").hint("delete it by hand").into());
         }
         let path = self.of_record(record)?;
         let there = self.hub.wait(self.hub.delete(&path));

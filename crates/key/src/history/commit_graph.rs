@@ -1,9 +1,10 @@
 //! All commits that are reachable from branches, and these branches.
 
 use super::super::git::{ObjectId, Repository};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader};
+use storecache_runtime::advice::WithAdvice;
 
 #[derive(Debug)]
 pub struct Commit {
@@ -116,7 +117,7 @@ fn read_commits<'n>(
     // git lists children first.
     let mut rows = output.lines().collect::<Result<Vec<_>, _>>().context("read git log")?;
     if !git.wait().context("read git log")?.success() {
-        bail!("git log failed; check the repository with `git fsck`");
+        bail!(anyhow!("git log failed").hint("check the repository with `git fsck`"));
     }
     rows.reverse();
     let mut numbers: HashMap<&str, usize> = HashMap::with_capacity(rows.len());
@@ -155,8 +156,8 @@ fn default_of(repository: &Repository, branches: &BTreeMap<String, Vec<usize>>) 
         0 => Ok("main".to_owned()),
         1 => Ok(branches.keys().next().cloned().unwrap_or_default()),
         _ => bail!(
-            "cannot determine the default branch; name it with --default-branch: {}",
-            some_of(branches)
+            anyhow!("cannot determine the default branch among {}", some_of(branches))
+                .hint("name it with --default-branch")
         ),
     }
 }

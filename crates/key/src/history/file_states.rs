@@ -7,7 +7,7 @@
 
 use super::super::git::{Blob, Files, ObjectId, Repository};
 use super::commit_graph::Graph;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read};
@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::ChildStdout;
 use std::rc::Rc;
 use storecache_entry::Digest;
+use storecache_runtime::advice::WithAdvice;
 use storecache_workflow::file_source::{Pattern, normalize};
 
 /// The set of relevant files.
@@ -68,8 +69,9 @@ impl FilePattern {
 }
 
 /// The message if git cannot compare two trees although it listed their commits.
-const MISSING: &str = "git diff-tree failed: trees of some commits are missing; fetch them with \
-                       `git fetch --refetch --filter=blob:none`";
+const MISSING: &str = "git diff-tree failed: trees of some commits are missing";
+/// The advice about [`MISSING`].
+const FETCH: &str = "fetch them with `git fetch --refetch --filter=blob:none`";
 
 /// The index of a state.
 pub type StateId = usize;
@@ -130,11 +132,11 @@ impl States {
         };
         let mut making = Making::new(watch);
         for (from, commit) in plan {
-            if !changes.begin().context(MISSING)? {
-                bail!(MISSING);
+            if !changes.begin().context(MISSING).hint(FETCH)? {
+                bail!(anyhow!(MISSING).hint(FETCH));
             }
             making.go_on_from(from);
-            while let Some(change) = changes.next().context(MISSING)? {
+            while let Some(change) = changes.next().context(MISSING).hint(FETCH)? {
                 making.apply(change)?;
             }
             making.reached(commit);

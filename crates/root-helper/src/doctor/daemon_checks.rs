@@ -12,6 +12,7 @@ use storecache_daemon::{
     Daemon, DetectedDaemon, Listener, SocketExposure, UnitState, await_ready, socket_exposure,
     unit_states,
 };
+use storecache_runtime::advice::in_one_line;
 use storecache_runtime::disclosure;
 use storecache_store::{Layout, Owner};
 
@@ -132,7 +133,10 @@ pub fn record(_: &StoreTarget) -> Result<Finding> {
     Ok(match place_of_records() {
         Ok(place) => Finding::green(format!("a stopped daemon is recorded in {}", place.display())),
         Err(e) => Finding::yellow(
-            format!("{e:#}; if every process of a restore is killed, start the daemon yourself"),
+            format!(
+                "{}; if every process of a restore is killed, start the daemon yourself",
+                in_one_line(e.as_ref())
+            ),
             Some("install -d -m 700 -o root -g root /run/storecache".into()),
         ),
     })
@@ -168,7 +172,7 @@ fn answer(target: &StoreTarget) -> Result<Finding> {
         Ok(_) => Finding::green(format!("answers in {} ms", asked.elapsed().as_millis())),
         Err(e) => {
             let daemon = target.daemon().map_or(Daemon::None, |found| found.daemon);
-            Finding::red(format!("{e:#}"), Some(restart(target, &daemon)?))
+            Finding::red(in_one_line(e.as_ref()), Some(restart(target, &daemon)?))
         }
     })
 }

@@ -11,6 +11,7 @@ use super::protocol::{Finding, Light, Reply, StoreRequest};
 use super::store_context::StoreTarget;
 use anyhow::Result;
 use storecache_runtime::RunContext;
+use storecache_runtime::advice::in_one_line;
 
 /// The number of names that a finding lists.
 const NAMED: usize = 3;
@@ -62,7 +63,7 @@ pub fn without_root(run: &RunContext, store: &StoreRequest) -> Result<Vec<Findin
 
 fn row((check, _, look): &Check, target: &StoreTarget) -> Finding {
     // A check that fails is a finding too.
-    let finding = look(target).unwrap_or_else(|e| Finding::red(format!("{e:#}"), None));
+    let finding = look(target).unwrap_or_else(|e| Finding::red(in_one_line(e.as_ref()), None));
     Finding { check: (*check).into(), ..finding }
 }
 

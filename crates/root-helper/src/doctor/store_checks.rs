@@ -8,6 +8,7 @@ use rustix::fs::statvfs;
 use rustix::process::geteuid;
 use std::path::Path;
 use storecache_daemon::MountUnit;
+use storecache_runtime::advice::in_one_line;
 use storecache_store::{
     Contents, Layout, LockKind, Owner, StaysReadOnly, StoreKind, check_database, describe_holders,
     held_by, is_read_only, left_by_dead_runs, make_writable, strangers,
@@ -192,7 +193,7 @@ pub fn mount(target: &StoreTarget) -> Result<Finding> {
         }
         None => {
             let fix = format!("mount -o remount,bind,rw {}", layout.store().display());
-            Finding::red(format!("{refused:#}"), Some(fix))
+            Finding::red(in_one_line(refused.as_ref()), Some(fix))
         }
     })
 }

@@ -37,6 +37,7 @@ use messages::{Answer, GuardianInit, START, STARTING, STOP, STOPPING};
 use std::io::{Write, stderr};
 use std::path::Path;
 use storecache_runtime::RunContext;
+use storecache_runtime::advice::in_one_line;
 
 /// The root helper's connection to both guardians. When dropped, it ends them.
 pub struct Guardian {
@@ -148,7 +149,11 @@ impl Drop for Armed<'_> {
         if !self.started {
             // The original error is being reported already. This reports that the daemon was not started.
             if let Err(e) = self.order_start() {
-                let _ = writeln!(stderr(), "storecache: the daemon was not started again: {e:#}");
+                let _ = writeln!(
+                    stderr(),
+                    "the daemon was not started again: {}",
+                    in_one_line(e.as_ref())
+                );
             }
         }
     }

@@ -10,8 +10,9 @@ use super::messages::Stopped;
 use super::recovery::start;
 use super::stop_record::{StopRecord, StoppedDaemon};
 use crate::store_context::StoreTarget;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, bail};
 use storecache_daemon::{Daemon, DaemonChoice, Listener, MountUnit, Starter};
+use storecache_runtime::advice::{WithAdvice, in_one_line};
 use storecache_store::{AbandonedStaging, aside};
 
 /// The name under which older versions left a record in the store.
@@ -25,7 +26,10 @@ pub(super) fn restart_stopped_daemon(target: &StoreTarget) -> Result<Vec<String>
         Ok(Some(record)) => record,
         Ok(None) => return Ok(warnings),
         Err(e) => {
-            warnings.push(format!("the record of a stopped daemon is ignored: {e:#}"));
+            warnings.push(format!(
+                "the record of a stopped daemon is ignored: {}",
+                in_one_line(e.as_ref())
+            ));
             return Ok(warnings);
         }
     };
@@ -36,7 +40,8 @@ pub(super) fn restart_stopped_daemon(target: &StoreTarget) -> Result<Vec<String>
     match restart(target, &record) {
         Ok(()) => StopRecord::remove(target)?,
         Err(e) => warnings.push(format!(
-            "a killed restore had stopped the daemon, which cannot be started again: {e:#}"
+            "a killed restore had stopped the daemon, which cannot be started again: {}",
+            in_one_line(e.as_ref())
         )),
     }
     Ok(warnings)
@@ -64,12 +69,17 @@ fn restart(target: &StoreTarget, record: &StopRecord) -> Result<()> {
         StoppedDaemon::Units(units) => Daemon::Systemd { units: units.clone() },
         StoppedDaemon::ShepherdService => target
             .service_to_start()?
-            .context("no shepherd has a service for the daemon; start the daemon yourself")?,
+            .context("no shepherd has a service for the daemon")
+            .hint("start the daemon yourself")?,
         StoppedDaemon::BareProcess => {
-            anyhow::bail!("the command that started it is unknown; start it as you did before")
+            bail!(
+                anyhow!("the command that started it is unknown")
+                    .hint("start it as you did before")
+            )
         }
         StoppedDaemon::UserCommand => own_command(target)
-            .context("it was stopped by a --daemon-stop command; start it yourself")?,
+            .context("it was stopped by a --daemon-stop command")
+            .hint("start it yourself")?,
     };
     let mount = record.mount.then(|| MountUnit::named_after(target.layout.store_dir));
     let starter = Starter::prepare(&target.run, &daemon, None)?;

@@ -16,6 +16,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use storecache_daemon::Daemon;
+use storecache_runtime::advice::in_one_line;
 use storecache_runtime::path_audit::Suspects;
 
 /// The directories for root's records: the first usable one is used.
@@ -172,7 +173,7 @@ impl RecordDirectory {
             };
             match made {
                 Ok(directory) => return Ok(directory),
-                Err(e) => causes.push(format!("{}: {e:#}", path.display())),
+                Err(e) => causes.push(format!("{}: {}", path.display(), in_one_line(e.as_ref()))),
             }
         }
         bail!("no directory for the record of a stopped daemon ({})", causes.join("; "))

@@ -15,6 +15,7 @@ pub use blocking::{BlockingWorker, Late, run_blocking, run_blocking_for};
 pub use child_process::{Watch, output, wait};
 pub use proc_activity::{ProcActivity, StallTimer, describe};
 
+use crate::advice::Advice;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::Duration;
@@ -88,6 +89,16 @@ impl fmt::Display for TimedOut {
 }
 
 impl std::error::Error for TimedOut {}
+
+impl TimedOut {
+    /// Returns the state of the run as a note, and the flag that allows more time as a hint.
+    pub fn advice(&self) -> Advice {
+        let LivenessState { phase, in_phase, .. } = &self.state;
+        let since = format!("it was in phase {phase} for {}", seconds(*in_phase));
+        let notes = vec![since, self.state.describe_last_activity()];
+        Advice { notes, ..Advice::hint(format!("set --{} to allow more time", self.flag)) }
+    }
+}
 
 /// Formats a time for people: `61 s`, `2.5 s`.
 pub fn seconds(time: Duration) -> String {

@@ -17,13 +17,14 @@ pub use ignored_pins::Pins;
 
 use super::file_source::{Tree, shown};
 use super::yaml::{Node, YamlError};
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use flatten::{below, sorted};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use storecache_entry::Digest;
+use storecache_runtime::advice::WithAdvice;
 
 /// The selected parts of a workflow.
 #[derive(Debug, Clone, Default)]
@@ -116,9 +117,11 @@ impl Canonical {
                 None => "in its jobs".into(),
             };
             bail!(
-                "--workflow-steps {pattern:?} matches no step of {} {among}; name a step by its \
-                 id, its name, or its action without the version",
-                file.display()
+                anyhow!(
+                    "--workflow-steps {pattern:?} matches no step of {} {among}",
+                    file.display()
+                )
+                .hint("name a step by its id, its name, or its action without the version")
             );
         }
         Ok(reader.found)
