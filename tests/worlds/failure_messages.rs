@@ -59,7 +59,8 @@ fn disk_that_is_too_small() {
 #[test]
 fn snapshot_of_another_store() {
     let world = saved();
-    let plain = ["--store", "plain", "--path", "/etc/ssl", "--backend", "dir:/cache", "--key", "p"];
+    let plain =
+        ["--store", "plain", "--path", "/etc/sudoers.d", "--backend", "dir:/cache", "--key", "p"];
     world.storecache([&["save"][..], &plain].concat()).ok();
     let mut log = MessageLog::new();
     log.add("restore", &run(&world, "runner", "restore", &["--key", "p"]));

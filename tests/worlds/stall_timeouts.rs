@@ -10,6 +10,7 @@ use std::process::Command;
 
 use crate::support::background::Background;
 use crate::support::cache_service::{CacheService, Fault, RequestKind, TOKEN};
+use crate::support::message_log::cause;
 use crate::support::plain_env::{self, PlainEnv, PlainTree, assert_same_tree};
 use crate::support::world_runs::report;
 use crate::support::{Output, poll};
@@ -73,7 +74,9 @@ fn assert_aborted(output: &Output, clock: &str, phase: &str, words: &[&str]) -> 
         "{report}"
     );
     assert!(cut["silent_seconds"].as_f64().is_some() && cut["last_sign"].is_string(), "{report}");
-    assert!(output.stderr.contains(reason), "{output}");
+    let what = cause(reason).split("; in phase ").next().unwrap();
+    assert!(output.stderr.contains(&format!("error: {what}\n")), "{output}");
+    assert!(output.stderr.contains(&format!("hint: set --{clock} to allow more time")), "{output}");
     assert_no_consequences(output);
     report
 }

@@ -190,9 +190,12 @@ pub fn check_space(place: &Path, bytes: u64, files: u64) -> Result<()> {
     }
     if disk.f_files > 0 && files > disk.f_favail {
         bail!(
-            "not enough inodes on the disk of {}: {files} are needed, {} are free",
-            place.display(),
-            disk.f_favail
+            anyhow!(
+                "not enough inodes on the disk of {}: {files} are needed, {} are free",
+                place.display(),
+                disk.f_favail
+            )
+            .hint("free some, or restore less")
         );
     }
     Ok(())

@@ -84,6 +84,9 @@ impl WithAdvice for anyhow::Error {
     type Advised = anyhow::Error;
 
     fn advise(self, advice: Advice) -> anyhow::Error {
+        if advice.is_empty() {
+            return self;
+        }
         let error: &(dyn Error + 'static) = self.as_ref();
         let inner = Advice::find(error).cloned().unwrap_or_default();
         Advised { cause: causes(error), source: inner.and(advice) }.into()

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout};
 use storecache_programs::{Program, spawn};
 use storecache_runtime::RunContext;
+use storecache_runtime::advice::{Advice, WithAdvice};
 use storecache_runtime::liveness::{POLL_INTERVAL, SILENCE_THRESHOLD, StallTimer};
 
 /// A guardian process. When dropped, it is asked to end, and waited for unless it hangs.
@@ -87,7 +88,7 @@ impl GuardianHandle {
                     match answer {
                         // The answer to an earlier order, whose caller stopped waiting.
                         _ if self.owed > 0 => {}
-                        Answer::Failed(causes) => return Err(chained(causes)),
+                        Answer::Failed(causes, advice) => return Err(chained(causes, advice)),
                         answer => return Ok(answer),
                     }
                 }
@@ -147,12 +148,12 @@ impl GuardianHandle {
     fn death(&mut self) -> Error {
         let answers = self.answers.by_ref().lines().map_while(std::io::Result::ok);
         let mut answers = answers.filter_map(|line| serde_json::from_str(&line).ok());
-        if let Some(causes) = answers.find_map(|answer| match answer {
-            Answer::Failed(causes) => Some(causes),
+        if let Some((causes, advice)) = answers.find_map(|answer| match answer {
+            Answer::Failed(causes, advice) => Some((causes, advice)),
             _ => None,
         }) {
             // The guardian could not even start.
-            return chained(causes);
+            return chained(causes, advice);
         }
         let mut said = String::new();
         // This read ends: a daemon that the guardian has started does not hold its standard error open.
@@ -176,9 +177,9 @@ impl Drop for GuardianHandle {
     }
 }
 
-/// Joins causes, outermost first, into one error.
-fn chained(causes: Vec<String>) -> Error {
+/// Joins causes, outermost first, into one error with advice.
+fn chained(causes: Vec<String>, advice: Advice) -> Error {
     let mut causes = causes.into_iter().rev();
-    let first = anyhow!(causes.next().unwrap_or_default());
+    let first = anyhow!(causes.next().unwrap_or_default()).advise(advice);
     causes.fold(first, |error, cause| error.context(cause))
 }

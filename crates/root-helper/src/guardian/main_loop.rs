@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use storecache_daemon::{DetectedDaemon, MountUnit, Starter, Stopper, VerifiedListener, parent_of};
 use storecache_runtime::RunContext;
+use storecache_runtime::advice::Advice;
 
 /// How much later than the guardian the backup guardian kills a root helper that keeps the daemon stopped.
 const BACKUP_DELAY: Duration = Duration::from_secs(5);
@@ -237,7 +238,9 @@ fn answer_result(outcome: Result<()>) -> u8 {
             0
         }
         Err(e) => {
-            answer(&Answer::Failed(e.chain().map(ToString::to_string).collect()));
+            let causes = e.chain().filter(|cause| !cause.is::<Advice>()).map(ToString::to_string);
+            let advice = Advice::find(e.as_ref()).cloned().unwrap_or_default();
+            answer(&Answer::Failed(causes.collect(), advice));
             1
         }
     }

@@ -5,6 +5,7 @@ use super::super::requester_rights::Caller;
 use super::super::store_context::StoreTarget;
 use serde::{Deserialize, Serialize};
 use storecache_daemon::{Daemon, MountUnit};
+use storecache_runtime::advice::Advice;
 use storecache_runtime::liveness::Activity;
 
 /// The guardian setup, which is the first message to a guardian.
@@ -68,7 +69,8 @@ pub(super) enum Answer {
     Watching(Vec<String>),
     Ready(DaemonFound),
     Done,
-    Failed(Vec<String>),
+    /// The causes of the failure, outermost first, and advice.
+    Failed(Vec<String>, Advice),
 }
 
 pub(super) const STOP: &str = "stop";
