@@ -1,5 +1,7 @@
 //! The ladder of a lookup: the exact key, then prefixes in order.
 
+use std::fmt;
+
 /// One step of a lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rung {
@@ -35,6 +37,15 @@ impl Rung {
         match self {
             Rung::Exact(exact) => key == exact.to_lowercase(),
             Rung::Prefix(prefix) => key.starts_with(&prefix.to_lowercase()),
+        }
+    }
+}
+
+impl fmt::Display for Rung {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rung::Exact(key) => write!(f, "exact {key}"),
+            Rung::Prefix(prefix) => write!(f, "prefix {prefix}"),
         }
     }
 }

@@ -8,6 +8,7 @@
 //! - [`files`], [`path_audit`]: directories that other users may write to, and which accounts can change a path
 //! - [`disclosure`]: limits on what is disclosed about other processes
 //! - [`process_stat`]: processes and their states, from `/proc`
+//! - [`events`]: decisions of a process and their reasons, for diagnosis
 //! - [`writeback`]: flushes written data to the disk while more is written
 //! - [`retry`], [`threads`], [`standard_error`]: retries, threads, and lines for people
 //!
@@ -17,6 +18,7 @@
 
 pub mod advice;
 pub mod disclosure;
+pub mod events;
 pub mod files;
 pub mod liveness;
 pub mod memory;

@@ -3,6 +3,7 @@
 
 use std::thread::sleep;
 use std::time::Duration;
+use tracing::debug;
 
 /// How often a step is tried before its failure is final.
 const UNDO_TRIES: u32 = 4;
@@ -17,7 +18,11 @@ pub fn insist<T, E>(mut step: impl FnMut() -> Result<T, E>) -> Result<T, E> {
     for again in 0..UNDO_TRIES - 1 {
         match step() {
             Ok(done) => return Ok(done),
-            Err(_) => sleep(FIRST_PAUSE * 2u32.pow(again)),
+            Err(_) => {
+                let pause = FIRST_PAUSE * 2u32.pow(again);
+                debug!(attempt = again + 2, wait_ms = pause.as_millis(), "retry a step of undoing");
+                sleep(pause);
+            }
         }
     }
     step()

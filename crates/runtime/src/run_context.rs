@@ -9,6 +9,7 @@ use anyhow::{Result, bail};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+use tracing::debug;
 
 /// Minimum time between two reports to the listener, except for the first report of each phase.
 const REPORT_INTERVAL: Duration = Duration::from_millis(100);
@@ -158,7 +159,11 @@ impl RunContext {
     /// Records that the timeout of a flag, given without dashes, expired. Returns the first timeout that expired in
     /// this run, because only that one is a cause.
     pub fn timed_out(&self, flag: &'static str, what: impl Into<String>) -> TimedOut {
-        let timed_out = || TimedOut { flag, what: what.into(), state: self.liveness() };
+        let timed_out = || {
+            let timed_out = TimedOut { flag, what: what.into(), state: self.liveness() };
+            debug!(flag, reason = %timed_out, "a timeout expired");
+            timed_out
+        };
         self.0.first_timeout.get_or_init(timed_out).clone()
     }
 
