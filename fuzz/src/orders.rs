@@ -238,7 +238,7 @@ fn guard(machine: &Machine, store: &StoreRequest, mandate: Caller, ward: (bool, 
     let lines = [post.to_string()].into_iter().chain(scene.orders.iter().cloned());
     let input = lines.map(|line| format!("{line}\n").into_bytes()).collect();
     answer_with(scene.answers.clone());
-    let outcome = machine.run(input, || serve_orders(&RunContext::default()));
+    let outcome = machine.run(input, || serve_orders(&RunContext::default(), |_| {}));
     storecache_runtime::disclosure::lift_limit();
     let executed = executed();
     if std::env::var_os(SHOW).is_some() {

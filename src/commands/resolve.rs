@@ -22,9 +22,11 @@ use storecache_root_helper::Caller;
 use storecache_root_helper::protocol::StoreRequest;
 use storecache_runtime::RunContext;
 use storecache_runtime::advice::{WithAdvice, in_one_line};
+use storecache_runtime::events;
 use storecache_runtime::memory::Traffic;
 use storecache_snapshot::{Opened, SnapshotError, cache_version};
 use storecache_store::{Layout, StoreKind, system};
+use tracing::debug;
 
 /// The kind of store that the options name, or the kind that is found.
 pub fn kind(options: &StoreOptions) -> Result<StoreKind> {
@@ -42,6 +44,7 @@ pub fn store_request(run: &RunContext, options: &StoreOptions, kind: StoreKind) 
         lock_timeout: options.lock_timeout,
         daemon_timeout: options.daemon_timeout,
         stall: run.stall_timeout(),
+        events: events::most_detailed(),
         mandate: Caller::default(),
     }
 }
@@ -106,7 +109,9 @@ fn several(
         match one_backend(run, one, kind, traffic) {
             Ok(member) => members.push(member),
             Err(e) => {
-                warnings.push(format!("a backend is skipped: {}", in_one_line(e.as_ref())));
+                let reason = in_one_line(e.as_ref());
+                debug!(reason, "a backend cannot be opened");
+                warnings.push(format!("a backend is skipped: {reason}"));
                 first.get_or_insert(e);
             }
         }
@@ -165,6 +170,18 @@ pub fn find(
     passed: &[EntryName],
 ) -> Result<(Option<(EntryName, Hit)>, Notes), BackendError> {
     let (found, notes) = backend.find(&ladder.rungs, passed)?;
+    // A rung after the one that has an entry is not tried.
+    for (number, rung) in ladder.rungs.iter().enumerate() {
+        let here = found.as_ref().filter(|found| found.rung == number);
+        debug!(
+            %rung,
+            found = here.map_or("nothing".into(), |found| found.name.to_string()),
+            "tried a key"
+        );
+        if here.is_some() {
+            break;
+        }
+    }
     let found = found.map(|found| {
         let hit = match ladder.rungs[found.rung] {
             Rung::Exact(_) => Hit::Exact,

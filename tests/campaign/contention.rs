@@ -272,6 +272,7 @@ fn root_helper_takes_frames_while_its_replies_are_unread() {
         paths: Vec::new(),
         daemon: DaemonChoice::Auto,
         asks_version: false,
+        events: None,
         shepherds: Vec::new(),
         lock_timeout: TIMEOUT,
         daemon_timeout: TIMEOUT,

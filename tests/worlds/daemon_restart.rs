@@ -593,6 +593,7 @@ fn guardian_starts_the_daemon_after_a_panic() {
         paths: Vec::new(),
         daemon: DaemonChoice::Command { stop: "true".into(), start },
         asks_version: false,
+        events: None,
         shepherds: Vec::new(),
         lock_timeout: Duration::ZERO,
         daemon_timeout: Duration::ZERO,

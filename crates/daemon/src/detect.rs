@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use storecache_runtime::RunContext;
 use storecache_runtime::advice::{WithAdvice, in_one_line};
+use tracing::debug;
 
 /// Where to look for the daemon of a store.
 #[derive(Clone)]
@@ -116,6 +117,9 @@ impl<'a> Facts<'a> {
         let units = asks_systemd.then(|| Active::find(at.units)).transpose()?.flatten();
         let (services, unaware, silent) = Default::default();
         let mut facts = Facts { at, listener, stranger, units, services, unaware, silent };
+        let (listener, stranger) = (facts.listener, facts.stranger.map(|it| it.pid));
+        let units = facts.units.as_ref().map(Active::describe);
+        debug!(listener, stranger, units, asks_systemd, "found the process that listens");
         if facts.systemd_listens() {
             return Ok(facts);
         }
@@ -128,6 +132,12 @@ impl<'a> Facts<'a> {
                 facts.ask(socket, of)?;
                 seen.push(real);
             }
+        }
+        for asked in &facts.services {
+            debug!(service = asked.service.name, relation = ?asked.tie, "a shepherd has a service");
+        }
+        for reason in facts.unaware.iter().chain(&facts.silent) {
+            debug!(reason, "a shepherd is not in charge");
         }
         Ok(facts)
     }

@@ -17,6 +17,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 use storecache_runtime::RunContext;
 use storecache_runtime::advice::in_one_line;
+use tracing::debug;
 
 const CLIENT_MAGIC: u64 = 0x6e69_7863;
 const SERVER_MAGIC: u64 = 0x6478_696f;
@@ -146,10 +147,9 @@ impl Client {
             match Self::open(socket, deadline) {
                 Err(e) if is_lost(&e) && Instant::now() + pause < deadline => {
                     let shown = socket.display();
-                    run.report_waiting(format!(
-                        "the daemon on {shown} lost a client: {}",
-                        in_one_line(e.as_ref())
-                    ));
+                    let reason = in_one_line(e.as_ref());
+                    debug!(reason, wait_ms = pause.as_millis(), "retry to greet the daemon");
+                    run.report_waiting(format!("the daemon on {shown} lost a client: {reason}"));
                     sleep(pause);
                 }
                 done => return done,

@@ -26,12 +26,14 @@ use std::time::Instant;
 use storecache_programs::{Program, spawn};
 use storecache_runtime::RunContext;
 use storecache_runtime::advice::{Advice, join};
+use storecache_runtime::events;
 use storecache_runtime::liveness::{POLL_INTERVAL, StallTimer};
 use storecache_runtime::memory::{ByteSemaphore, MeteredBytes, Packing};
 use storecache_runtime::standard_error::note;
 use storecache_runtime::threads;
 use storecache_snapshot::StoreFacts;
 use storecache_store::Layout;
+use tracing::debug;
 
 /// The prefix of messages that the root helper writes to standard error because it cannot reply.
 pub const ROOT_SPEAKS: &str = "storecache privileged: ";
@@ -157,13 +159,14 @@ impl RootHelperProcess {
                 Ok(_) | Err(HelperError::Cancelled(_) | HelperError::TimedOut(_)) => {
                     return started;
                 }
-                Err(_) => {}
+                Err(e) => debug!(reason = %e, "the user may not use all rights of root"),
             }
         }
         let refusal = match Self::start_with(run, true, &["privileged"]) {
             Err(HelperError::SudoRefused(refusal)) => refusal,
             other => return other,
         };
+        debug!(reason = %refusal, "sudo refused");
         if is_theirs(store) {
             return Self::start_with(run, false, &["privileged"]);
         }
@@ -175,6 +178,7 @@ impl RootHelperProcess {
     fn start_with(run: &RunContext, by_sudo: bool, words: &[&str]) -> Result<Self, HelperError> {
         let program = std::env::current_exe().context("find the path of this program")?;
         let root_helper = Program::RootHelper { program: &program, by_sudo, words };
+        debug!(program = %program.display(), by_sudo, arguments = words.join(" "), "start the root helper");
         let mut child = spawn(root_helper).map_err(|e| match e.kind() {
             ErrorKind::NotFound if by_sudo => HelperError::SudoRefused(SudoRefusal::Missing),
             _ => anyhow!(e).context("start the root helper").into(),
@@ -212,6 +216,7 @@ impl RootHelperProcess {
         let greeted = root.send(&Request::Hello { protocol: PROTOCOL }, &[]);
         match greeted.and_then(|()| root.receive()) {
             Ok((Reply::Hello { protocol: PROTOCOL, pid }, _)) => {
+                debug!(pid, "the root helper answers");
                 root.pid = Some(pid);
                 Ok(root)
             }
@@ -459,6 +464,10 @@ fn hear(
             *last_heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
             if let Ok((Reply::Alive { phase, sign, text }, _)) = message {
                 run.forward(&phase, sign, text);
+                continue;
+            }
+            if let Ok((Reply::Event(event), _)) = message {
+                events::forward(event);
                 continue;
             }
             let failed = message.is_err();

@@ -21,6 +21,7 @@ use storecache_store::{
     ItemName, LiveDatabase, Lock, LockMode, LockTimeout, Merge, Owner, Placement, Roots, Rows,
     Skipped, Staging, lock,
 };
+use tracing::{debug, info};
 
 /// How long to wait for the database before assuming that a process that has it open waits for a lock of ours.
 const STEP_ASIDE_AFTER: Duration = Duration::from_millis(100);
@@ -60,6 +61,7 @@ impl Commit<'_> {
         // Wait for the lock while the daemon still runs, so that the daemon is stopped only when no other process
         // delays the commit.
         let (big_lock, skipped) = self.have_it_alone()?;
+        info!(items = self.rows.len(), skipped = skipped.len(), sync_seconds, "stop the daemon");
         let stopped = Instant::now();
         let cancelled = || self.talk.cancel.check();
         armed.stop(&cancelled).context("stop the daemon")?;
@@ -110,6 +112,7 @@ impl Commit<'_> {
         let charge = armed.charge.clone();
         armed.start().context("the items are valid, but the daemon did not start again")?;
         let downtime_seconds = if charge.runs { stopped.elapsed().as_secs_f64() } else { 0.0 };
+        info!(items = added.len(), commit_seconds, downtime_seconds, "the items are valid");
         self.talk.enter(Phase::Verify);
         let verifying = Instant::now();
         if charge.runs {
@@ -163,10 +166,13 @@ impl Commit<'_> {
             Err(e) if e.downcast_ref::<LockTimeout>().is_some() => {}
             other => return Ok((other?, Vec::new())),
         }
+        debug!("another process uses the database");
         if self.staging.step_aside(layout).is_err() {
+            debug!("staging cannot leave the store, so a collector cannot run");
             // The store is on a mount of its own, so the only choice is to wait.
             return Ok((exclusive(timeout)?, Vec::new()));
         }
+        debug!(staging = %self.staging.path().display(), "let a collector run");
         self.gc_lock.release()?;
         let big_lock = exclusive(timeout)?;
         // A collector keeps the database open, so no collector runs while this process holds the lock on the

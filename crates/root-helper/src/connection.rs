@@ -1,6 +1,7 @@
 //! The root helper's end of the conversation, and its cancellation.
 
 use super::capabilities::Stage;
+use super::events::EventSender;
 use super::output::Output;
 use super::protocol::{Phase, Reply, Request, read_within, write_message};
 use anyhow::{Context, Result, anyhow, bail};
@@ -13,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use storecache_runtime::memory::{ByteSemaphore, MeteredBytes, Unpacking};
 use storecache_runtime::{RunContext, threads};
+use tracing::info;
 
 /// How often signals are checked while the user process sends nothing.
 const LOOK_FOR_SIGNALS: Duration = Duration::from_millis(50);
@@ -57,6 +59,7 @@ pub struct Conversation {
     memory: ByteSemaphore,
     pub cancel: Cancel,
     output: Arc<Mutex<Output>>,
+    events: Option<EventSender>,
     /// When input was last received.
     heard: Arc<Mutex<Instant>>,
     /// How long a confined requester may hold locks without sending anything.
@@ -78,6 +81,7 @@ impl Conversation {
         largest: u32,
         limit: Option<Duration>,
         warnings: impl IntoIterator<Item = String>,
+        events: Option<EventSender>,
     ) -> Result<Self> {
         let cancel = Cancel::default();
         for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -109,6 +113,9 @@ impl Conversation {
             }
         })?;
         let output = Arc::new(Mutex::new(Output::new(limit)?));
+        if let Some(events) = &events {
+            events.connect(&output);
+        }
         let (phase, holds_locks) = (Cell::new(Phase::Plan), Cell::new(false));
         let warnings = warnings.into_iter().collect();
         Ok(Conversation {
@@ -117,6 +124,7 @@ impl Conversation {
             memory,
             cancel,
             output,
+            events,
             heard,
             limit,
             holds_locks,
@@ -188,6 +196,7 @@ impl Conversation {
     }
 
     pub fn reply_with(&self, reply: &Reply, payload: &[u8]) -> Result<()> {
+        self.events.iter().for_each(EventSender::send);
         let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
         write_message(&mut *output, reply, payload).context("reply to the user process")
     }
@@ -210,11 +219,17 @@ impl Conversation {
 
     pub fn enter(&self, phase: Phase) {
         self.phase.set(phase);
+        info!(phase = phase.name(), "begin a phase");
         self.run.begin_phase(phase.name());
     }
 
     pub fn phase(&self) -> Phase {
         self.phase.get()
+    }
+
+    /// Returns the connection for the report of a failure, which comes last.
+    pub fn output(&self) -> Arc<Mutex<Output>> {
+        Arc::clone(&self.output)
     }
 }
 

@@ -14,6 +14,7 @@
 //! - [`resource_share`], [`machine_limits`]: how much memory and how many threads it uses for a requester
 //! - [`save`], [`restore_store`], [`restore_plain`], [`commit`]: the work itself
 //! - [`consistency_checks`]: consistency checks of head, index and database of a snapshot, for both processes
+//! - `events`: sends the decisions of the root helper and their reasons to the user process
 //! - [`doctor`]: checks of a store and its daemon, partly for the user process too
 //! - [`guardian`]: the process that undoes a commit and starts the daemon again, whatever happens to the root helper
 
@@ -26,6 +27,7 @@ mod commit;
 mod connection;
 pub mod consistency_checks;
 pub mod doctor;
+mod events;
 mod failure_kind;
 #[expect(
     clippy::disallowed_methods,

@@ -6,6 +6,7 @@ use nix::sys::statfs::{FUSE_SUPER_MAGIC, fstatfs};
 use nix::unistd::{dup2_stderr, dup2_stdout};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+use rustix::pipe::PIPE_BUF;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write, stderr, stdout};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -31,7 +32,25 @@ impl Output {
             dup2_stdout(replies).context("set up standard output")?;
         }
         let file = stdout().as_fd().try_clone_to_owned().context("duplicate standard output")?;
-        Ok(Output { file: file.into(), limit })
+        Ok(Output::to(file.into(), limit))
+    }
+
+    /// Writes to a file. If there is a limit, a write to the file must not block.
+    pub(super) fn to(file: File, limit: Option<Duration>) -> Self {
+        Output { file, limit }
+    }
+
+    /// Writes a message if that is possible without waiting, which is never the case for one that is too long.
+    /// Returns whether it was written.
+    pub fn write_if_room(&mut self, message: &[u8]) -> bool {
+        if message.len() > PIPE_BUF || !self.has_room() {
+            return false;
+        }
+        match self.file.write(message) {
+            // A pipe takes all or nothing; a terminal or a file may take less, and needs the rest.
+            Ok(written) => self.write_all(&message[written..]).is_ok(),
+            Err(_) => false,
+        }
     }
 
     /// Returns whether a short message can be written without waiting (`man 7 pipe`, `PIPE_BUF`).
@@ -90,7 +109,8 @@ impl Write for Output {
         loop {
             match (self.file.write(bytes), self.limit) {
                 (Err(e), Some(limit)) if e.kind() == ErrorKind::WouldBlock => {
-                    self.wait_for_room(limit)?;
+                    // If the user process does not read, it is not waited for again.
+                    self.wait_for_room(limit).inspect_err(|_| self.limit = Some(Duration::ZERO))?;
                 }
                 (done, _) => return done,
             }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use storecache_daemon::DaemonChoice;
 use storecache_entry::Digest;
 use storecache_runtime::advice::Advice;
+use storecache_runtime::events::{Event, EventLevel};
 use storecache_runtime::liveness::Activity;
 use storecache_runtime::memory::{ByteSemaphore, MeteredBytes, Packing, Unpacking};
 use storecache_snapshot::{BaseItem, Continuation, DatabaseEntry, ItemEntry, StoreFacts};
@@ -22,7 +23,7 @@ use storecache_store::StoreKind;
 
 /// The version of the protocol. Both processes run the same program, so a difference means that two versions of it
 /// met.
-pub const PROTOCOL: u32 = 6;
+pub const PROTOCOL: u32 = 7;
 
 /// The largest size in bytes of each part of a message: an index of millions of items still fits.
 pub(super) const PART_LIMIT: u32 = 512 << 20;
@@ -82,6 +83,8 @@ pub struct StoreRequest {
     pub daemon_timeout: Duration,
     /// How long anything else may show no activity.
     pub stall: Duration,
+    /// The most detailed level of events that the root helper reports; none if it is not set.
+    pub events: Option<EventLevel>,
     /// On whose behalf the root helper acts. The root helper determines it itself and never reads it from a message.
     #[serde(skip)]
     pub mandate: Caller,
@@ -182,6 +185,9 @@ pub enum Reply {
         sign: Activity,
         text: String,
     },
+    /// A decision of the root helper and its reason, if the store request asks for events. May come before any other
+    /// reply.
+    Event(Event),
     /// The facts that the root helper found.
     Store(StoreFacts),
     Frozen(FreezeReport),

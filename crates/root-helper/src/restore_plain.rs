@@ -22,6 +22,7 @@ use std::time::Instant;
 use storecache_runtime::advice::WithAdvice;
 use storecache_snapshot::{Index, ItemEntry, Target, Unpacker, fingerprint};
 use storecache_store::{Lock, Placement, Staging, StoreKind, clean_stale, in_root, system};
+use tracing::debug;
 
 /// The planned changes to the directories of a snapshot.
 #[derive(Default)]
@@ -65,6 +66,16 @@ pub fn restore(
     let frames: Vec<_> =
         numbers.map(|number| FrameId { which: SnapshotRole::Entry, number }).collect();
     check_disks(&plan, &index)?;
+    let (wanted, frame_count) = (plan.wanted.len(), frames.len());
+    debug!(
+        wanted,
+        present = plan.present,
+        frames = frame_count,
+        "chose the directories to restore"
+    );
+    for (name, reason) in &plan.skipped {
+        debug!(name, reason, "skip a directory");
+    }
     talk.reply(&Reply::Plan(Plan {
         frames: frames.clone(),
         wanted: plan.wanted.len() as u64,

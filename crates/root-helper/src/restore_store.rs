@@ -31,6 +31,7 @@ use storecache_store::{
     ItemName, Layout, LiveDatabase, LockMode, Owner, RestoreSelection, Rows, SnapshotDatabase,
     SnapshotRows, Staging, TempDb, choose, lock, make_lock_file, of_snapshot, record_plan, system,
 };
+use tracing::{debug, trace};
 
 pub fn restore(
     talk: &Conversation,
@@ -72,6 +73,18 @@ pub fn restore(
         .verify_content
         .then(|| Hashes::from_database(&snapshot, &choice.wanted))
         .transpose()?;
+    debug!(
+        wanted = choice.wanted.len(),
+        present = choice.present.len(),
+        skipped = choice.skipped.len(),
+        frames = frames.len(),
+        disk_bytes,
+        inodes,
+        "chose the items to restore"
+    );
+    for skipped in &choice.skipped {
+        trace!(item = %skipped.name, reason = skipped.reason, "skip an item");
+    }
     let rows = Rows::read(&snapshot, &choice.wanted, live.as_ref())?;
     let broken = || format!("{} is damaged: repair the store first", layout.database().display());
     live.as_ref().map_or(Ok(()), LiveDatabase::check_references).with_context(broken)?;

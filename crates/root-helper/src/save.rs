@@ -22,6 +22,7 @@ use storecache_runtime::RunContext;
 use storecache_runtime::advice::WithAdvice;
 use storecache_snapshot::{BaseItem, Frame, PackInput, PackOptions, StoreFacts, fingerprint, pack};
 use storecache_store::{Frozen, Lock, StoreKind, freeze, in_root};
+use tracing::debug;
 
 /// Everything that a save reads, in a fixed state.
 struct SaveSource {
@@ -110,7 +111,10 @@ pub fn save(
         StoreKind::Guix | StoreKind::Nix => store_source(talk, store, guardian)?,
     };
     let left_out = source.leave_out(&request.leave_out);
+    debug!(items = source.inputs.len(), left_out = left_out.len(), "froze the store");
     let narrowed = narrow(&talk.run, store, &mut source.inputs, source.frozen.as_mut(), request)?;
+    let (outside, behind) = (narrowed.outside, narrowed.behind.len());
+    debug!(items = source.inputs.len(), outside, behind, "chose the items to save");
     talk.reply(&Reply::Frozen(FreezeReport {
         left_out: left_out.len() as u64,
         used: narrowed.used,
@@ -159,6 +163,7 @@ pub fn save(
     };
     let inputs = std::mem::take(&mut source.inputs);
     let packed = pack(&talk.run, database, inputs, &options, &mut sink)?;
+    debug!(items = packed.items.len(), missing = packed.missing.len(), "packed the items");
     let mut rows_only = Vec::new();
     if source.frozen.is_some() {
         rows_only = left_out;

@@ -3,6 +3,7 @@
 use super::capabilities::Stage;
 use super::client::ROOT_SPEAKS;
 use super::connection::{Conversation, checked};
+use super::events::EventSender;
 use super::failure_kind::FailureKind;
 use super::guardian::Guardian;
 use super::protocol::{PROTOCOL, Phase, Reply, Request, StoreRequest, read_first, write_message};
@@ -14,9 +15,11 @@ use super::store_facts::survey;
 use super::{closure_query, doctor, restore_plain, restore_store, save};
 use anyhow::{Context, Result, bail};
 use std::io::{BufReader, Stdin, stdin, stdout};
+use std::sync::PoisonError;
 use storecache_runtime::advice::{Advice, in_one_line};
 use storecache_runtime::standard_error::note;
 use storecache_runtime::{RunContext, disclosure};
+use tracing::debug;
 
 /// The most bytes of a cause that are reported: some causes quote input.
 const CAUSE_LIMIT: usize = 8 << 10;
@@ -26,13 +29,16 @@ const CAUSE_LIMIT: usize = 8 << 10;
 pub fn serve(run: &RunContext, everywhere: bool) -> u8 {
     let mut phase = Phase::Start;
     let mut rights = None;
+    let mut output = None;
     let mut input = BufReader::with_capacity(1 << 16, stdin());
     let done = greet(everywhere, &mut input).and_then(|mandate| {
         phase = Phase::Plan;
-        let Agreed { store, share, guardian, confinement } =
+        let Agreed { store, share, guardian, confinement, events } =
             agree(run, &mut input, mandate, &mut rights)?;
         let (largest, limit) = (share.message(), store.mandate.limit());
-        let talk = Conversation::start(run.clone(), input, largest, limit, confinement.warning())?;
+        let talk =
+            Conversation::start(run.clone(), input, largest, limit, confinement.warning(), events)?;
+        output = Some(talk.output());
         converse(&talk, &store, share, guardian).inspect_err(|_| phase = talk.phase())
     });
     let Err(e) = done else { return 0 };
@@ -42,7 +48,15 @@ pub fn serve(run: &RunContext, everywhere: bool) -> u8 {
     let advice = advice.and(rights.unwrap_or_default());
     let fault = FailureKind::from_error(&e);
     let reply = Reply::Failed { phase, causes, advice, fault };
-    if write_message(&mut stdout().lock(), &reply, &[]).is_err() {
+    let sent = match output {
+        // Events may have filled the pipe, so this waits for room.
+        Some(output) => {
+            let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
+            write_message(&mut *output, &reply, &[])
+        }
+        None => write_message(&mut stdout().lock(), &reply, &[]),
+    };
+    if sent.is_err() {
         // The user process may have ended.
         note(format!("{ROOT_SPEAKS}{}", in_one_line(e.as_ref())));
     }
@@ -78,6 +92,8 @@ struct Agreed {
     share: Share,
     guardian: Option<Guardian>,
     confinement: Confinement,
+    /// Sends events, if the user process wants any.
+    events: Option<EventSender>,
 }
 
 /// Receives the store request, and gives up all rights that it does not need. Sets `rights` to advice if the
@@ -92,7 +108,10 @@ fn agree(
         Request::Store(store) => store,
         other => bail!("protocol error: expected `Store`, received `{}`", other.name()),
     };
+    let events = store.events.map(EventSender::start);
     *rights = mandate.apply(&mut store)?;
+    let Caller { requester, everywhere } = mandate;
+    debug!(?requester, everywhere, without_root = rights, "chose the rights");
     store.mandate = mandate;
     if mandate.requester.is_some() {
         lift_limits()?;
@@ -104,7 +123,8 @@ fn agree(
     disclosure::limit_to(store.mandate.confined())?;
     let share = Share::new(&store.mandate);
     share.enforce()?;
-    Ok(Agreed { store, share, guardian, confinement })
+    debug!(?share, stall = ?store.stall, locks = ?store.lock_timeout, "set the limits");
+    Ok(Agreed { store, share, guardian, confinement, events })
 }
 
 fn first(input: &mut BufReader<Stdin>) -> Result<Request> {

@@ -18,6 +18,7 @@ use storecache_runtime::memory::MeteredBytes;
 use storecache_runtime::writeback::Writeback;
 use storecache_snapshot::Unpacked;
 use storecache_store::{Layout, Lock, LockKind, LockMode, Owner, in_root, lock, make_lock_file};
+use tracing::trace;
 
 /// How often progress is reported. It is not reported with each frame: the user process may read slowly while it
 /// sends frames, and with a full reply pipe each process would wait for the other.
@@ -225,6 +226,7 @@ pub fn receive_frames(
     for (at, expected) in frames.iter().enumerate() {
         match receive()? {
             (Request::Frame(sent), bytes) if sent == *expected => {
+                trace!(number = sent.number, which = ?sent.which, bytes = bytes.len(), "received a frame");
                 unpackers.submit(sent, bytes)?;
                 let Unpacked { items, bytes } = unpackers.progress();
                 let (at, of) = (at + 1, frames.len());

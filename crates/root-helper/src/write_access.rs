@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use storecache_daemon::MountUnit;
 use storecache_runtime::RunContext;
 use storecache_store::{Layout, StaysReadOnly, aside, clean_up, make_writable};
+use tracing::debug;
 
 pub enum Access {
     /// The store can be written from now on, perhaps through a mount namespace of this thread.
@@ -20,7 +21,10 @@ impl Access {
     /// If the store must stay read-only. Nothing was changed then.
     pub fn to(layout: &Layout) -> Result<Self> {
         let refused = match make_writable(&layout.store()) {
-            Ok(_) => return Ok(Access::Now),
+            Ok(remounted) => {
+                debug!(?remounted, "the store is writable");
+                return Ok(Access::Now);
+            }
             Err(e) if e.is::<StaysReadOnly>() => e,
             Err(e) => return Err(e),
         };
@@ -29,7 +33,10 @@ impl Access {
             return Err(refused);
         }
         match MountUnit::find(layout.store_dir)? {
-            Some(unit) => Ok(Access::WhileStopped { unit }),
+            Some(unit) => {
+                debug!(unit = unit.name, "the store is writable while its mount unit is stopped");
+                Ok(Access::WhileStopped { unit })
+            }
             None => Err(refused),
         }
     }

@@ -23,6 +23,7 @@ use storecache_runtime::advice::Advice;
 use storecache_runtime::liveness::seconds;
 use storecache_runtime::process_stat::{ProcessStat, processes};
 use storecache_runtime::{RunContext, disclosure};
+use tracing::debug;
 
 /// Pause before the next attempt to take a lock that another process holds. `flock` has no deadline, and a
 /// thread that blocks in it could not be canceled.
@@ -106,13 +107,20 @@ pub fn lock_open(
     loop {
         cancelled()?;
         match ask(&file, kind, Some(mode)) {
-            Ok(()) => return Ok(Lock { file, kind }),
+            Ok(()) => {
+                let ms = started.elapsed().as_millis();
+                debug!(lock = %path.display(), ?mode, ms, "took a lock");
+                return Ok(Lock { file, kind });
+            }
             Err(Errno::WOULDBLOCK | Errno::ACCESS) if started.elapsed() < timeout => {
                 // Do this rarely: finding the holders examines every process.
                 if told.is_none_or(|told| told.elapsed() >= TELL) {
-                    told = Some(Instant::now());
                     let (held, time) = (path.display(), seconds(started.elapsed()));
                     let holders = describe(&holders(&file)?);
+                    if told.is_none() {
+                        debug!(lock = %held, ?mode, holders, "wait for a lock");
+                    }
+                    told = Some(Instant::now());
                     run.report_waiting(format!(
                         "the lock on {held} is held by {holders}, waiting for {time}"
                     ));

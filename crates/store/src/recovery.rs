@@ -15,6 +15,7 @@ use std::path::Path;
 use std::time::Duration;
 use storecache_runtime::RunContext;
 use storecache_runtime::retry::insist;
+use tracing::debug;
 
 /// The list of items that a commit is about to root and place, a file in its staging directory. It is not a
 /// valid name of an item.
@@ -36,6 +37,7 @@ pub fn record_plan(staging: &Staging, items: &[ItemName]) -> Result<()> {
 pub fn clean_up(run: &RunContext, layout: &Layout, parent: &Path) -> Result<()> {
     for staging in AbandonedStaging::all_in(parent)? {
         if undo_one(run, layout, &staging)? {
+            debug!(staging = %staging.path().display(), "remove the staging of a killed run");
             staging.remove()?;
         }
     }
@@ -66,6 +68,12 @@ fn undo_one(run: &RunContext, layout: &Layout, staging: &AbandonedStaging) -> Re
     let names = names.lines().filter_map(ItemName::parse).filter(|name| !valid.contains(name));
     let names: Vec<ItemName> = names.collect();
     remove_roots(layout, names.iter());
+    debug!(
+        staging = %staging.path().display(),
+        items = names.len(),
+        alone = alone.is_some(),
+        "undo the commit of a killed run"
+    );
     for name in &names {
         if alone.is_some() {
             let _ =

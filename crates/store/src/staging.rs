@@ -16,6 +16,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use storecache_runtime::retry::insist;
+use tracing::debug;
 
 const PREFIX: &str = ".storecache-";
 
@@ -32,7 +33,10 @@ impl Staging {
         mkdir(&path, Mode::RWXU)
             .with_context(|| format!("create the staging directory {}", path.display()))?;
         match open_directory(&path).with_context(|| path.display().to_string()) {
-            Ok(directory) => Ok(Staging { path, directory: Arc::new(directory) }),
+            Ok(directory) => {
+                debug!(path = %path.display(), "created staging");
+                Ok(Staging { path, directory: Arc::new(directory) })
+            }
             Err(e) => {
                 let _ = insist(|| std::fs::remove_dir(&path));
                 Err(e)
@@ -158,6 +162,7 @@ pub fn left_by_dead_runs(layout: &Layout) -> Result<Vec<PathBuf>> {
 /// holds.
 pub fn clean_stale(parent: &Path) -> Result<()> {
     for staging in AbandonedStaging::all_in(parent)? {
+        debug!(staging = %staging.path().display(), "remove the staging of a killed run");
         staging.remove()?;
     }
     Ok(())

@@ -11,6 +11,7 @@ use std::process::{Child, ChildStdin, ChildStdout};
 use storecache_programs::{Program, spawn};
 use storecache_runtime::RunContext;
 use storecache_runtime::advice::{Advice, WithAdvice};
+use storecache_runtime::events;
 use storecache_runtime::liveness::{POLL_INTERVAL, SILENCE_THRESHOLD, StallTimer};
 
 /// A guardian process. When dropped, it is asked to end, and waited for unless it hangs.
@@ -82,6 +83,10 @@ impl GuardianHandle {
                     stall_timer.reset();
                     last_report = format!("; its last report: {text}");
                     self.run.forward_in_phase(activity, text);
+                }
+                Some(Ok(Answer::Event(event))) => {
+                    stall_timer.reset();
+                    events::forward(event);
                 }
                 Some(Ok(answer)) => {
                     self.owed -= 1;

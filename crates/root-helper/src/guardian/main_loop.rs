@@ -1,5 +1,6 @@
 //! The main loop of a guardian and a backup guardian: executes the orders of the root helper until it ends or dies.
 
+use super::event_lines::report_events;
 use super::message_reader::Orders;
 use super::messages::{
     Answer, ArmRequest, DaemonFound, END, GuardianInit, START, STARTING, STOP, STOPPING, Stopped,
@@ -23,6 +24,8 @@ use std::time::{Duration, Instant};
 use storecache_daemon::{DetectedDaemon, MountUnit, Starter, Stopper, VerifiedListener, parent_of};
 use storecache_runtime::RunContext;
 use storecache_runtime::advice::Advice;
+use storecache_runtime::events::EventLevel;
+use tracing::debug;
 
 /// How much later than the guardian the backup guardian kills a root helper that keeps the daemon stopped.
 const BACKUP_DELAY: Duration = Duration::from_secs(5);
@@ -49,11 +52,12 @@ pub fn guard(run: &RunContext) -> u8 {
         let _ = signal_hook::flag::register(signal, Arc::default());
     }
     run.set_listener(|_, activity, text| answer(&Answer::Alive(activity, text.to_owned())));
-    serve_orders(run)
+    serve_orders(run, report_events)
 }
 
-/// Executes the orders from standard input, in a process that is already set up. Returns the exit code.
-pub fn serve_orders(run: &RunContext) -> u8 {
+/// Executes the orders from standard input, in a process that is already set up. Returns the exit code. Calls
+/// `report_events` if the root helper wants events up to a level.
+pub fn serve_orders(run: &RunContext, report_events: fn(EventLevel)) -> u8 {
     let mut orders = match Orders::begin(run) {
         Ok(orders) => orders,
         Err(e) => return answer_result(Err(e)),
@@ -62,7 +66,7 @@ pub fn serve_orders(run: &RunContext) -> u8 {
         // Nothing was changed, so there is nothing to recover.
         None => return 0,
         Some(line) if line == END => return 0,
-        Some(line) => GuardianState::take(run, &line),
+        Some(line) => GuardianState::take(run, &line, report_events),
     };
     let begun = duty.and_then(|duty| Ok((duty.begin()?, duty)));
     match begun {
@@ -90,12 +94,14 @@ pub(super) struct RestartPlan {
 }
 
 impl GuardianState {
-    fn take(run: &RunContext, line: &str) -> Result<Self> {
+    fn take(run: &RunContext, line: &str, report_events: fn(EventLevel)) -> Result<Self> {
         let GuardianInit { mut setup, is_backup, other } =
             serde_json::from_str(line).context("parse the guardian setup")?;
         setup.store.mandate = setup.mandate;
         storecache_runtime::disclosure::limit_to(setup.mandate.confined())?;
         run.set_stall_timeout(setup.store.stall);
+        // The root helper rarely reads what the backup guardian writes.
+        setup.store.events.filter(|_| !is_backup).into_iter().for_each(report_events);
         let target = StoreTarget::new(run, &setup.store)?;
         let (restores, other) = (setup.restores, find_other(other)?);
         Ok(GuardianState { target, restores, is_backup, other })
@@ -206,6 +212,8 @@ impl GuardianState {
             false => None,
         };
         let runs = daemon.exists();
+        let mount_unit = mount.as_ref().map(|mount| &*mount.name);
+        debug!(daemon = why, mount_unit, ?warnings, "can stop the daemon");
         let known = RestartPlan { stopped: Stopped { daemon, mount }, starter };
         Ok((known, listener, DaemonFound { why, warnings, runs }))
     }

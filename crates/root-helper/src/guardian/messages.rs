@@ -6,6 +6,7 @@ use super::super::store_context::StoreTarget;
 use serde::{Deserialize, Serialize};
 use storecache_daemon::{Daemon, MountUnit};
 use storecache_runtime::advice::Advice;
+use storecache_runtime::events::Event;
 use storecache_runtime::liveness::Activity;
 
 /// The guardian setup, which is the first message to a guardian.
@@ -65,6 +66,8 @@ pub struct DaemonFound {
 pub(super) enum Answer {
     /// An activity report. The answer follows.
     Alive(Activity, String),
+    /// A decision of the guardian and its reason. The answer follows, or the answer to the next order.
+    Event(Event),
     /// The guardian is set up. The texts are warnings about a daemon that a killed run had stopped.
     Watching(Vec<String>),
     Ready(DaemonFound),

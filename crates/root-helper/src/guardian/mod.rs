@@ -12,6 +12,7 @@
 //! root helper are killed, the backup guardian recovers by itself.
 //!
 //! - `messages`: the messages to and from guardians
+//! - `event_lines`: the events of a guardian
 //! - `handle`: the root helper's connection to one of them
 //! - `message_reader`: a guardian's connection to the root helper
 //! - `main_loop`: the orders that a guardian executes
@@ -19,6 +20,7 @@
 //! - `stop_record`: the record of a stopped daemon, for the next restore
 //! - `restart_by_next_restore`: starts a daemon again if the root helper and both guardians were killed
 
+mod event_lines;
 mod handle;
 mod main_loop;
 mod message_reader;
@@ -36,8 +38,10 @@ use handle::{Died, GuardianHandle};
 use messages::{Answer, GuardianInit, START, STARTING, STOP, STOPPING};
 use std::io::{Write, stderr};
 use std::path::Path;
+use std::time::Instant;
 use storecache_runtime::RunContext;
 use storecache_runtime::advice::in_one_line;
+use tracing::debug;
 
 /// The root helper's connection to both guardians. When dropped, it ends them.
 pub struct Guardian {
@@ -72,7 +76,10 @@ impl Guardian {
         self.guardian.order(&inits[0])?;
         self.backup.order(&inits[1])?;
         match (self.guardian.answer(&never)?, self.backup.answer(&never)?) {
-            (Answer::Watching(warnings), Answer::Watching(_)) => Ok(warnings),
+            (Answer::Watching(warnings), Answer::Watching(_)) => {
+                debug!(?warnings, "the guardians watch");
+                Ok(warnings)
+            }
             _ => bail!("unexpected reply from the guardian (expected `Watching`)"),
         }
     }
@@ -87,6 +94,7 @@ impl Guardian {
         self.backup.order(&brief)?;
         match (self.guardian.answer(&never)?, self.backup.answer(&never)?) {
             (Answer::Ready(charge), Answer::Ready(_)) => {
+                debug!(daemon = charge.why, runs = charge.runs, "the guardian found the daemon");
                 Ok(Armed { guardian: self, charge, started: false })
             }
             _ => bail!("unexpected reply from the guardian (expected `Ready`)"),
@@ -95,14 +103,24 @@ impl Guardian {
 
     /// Sends an order to the guardian or, if the guardian died, to the backup guardian.
     fn call(&mut self, order: &str, cancelled: &dyn Fn() -> Result<()>) -> Result<()> {
+        let began = Instant::now();
         let ask = |servant: &mut GuardianHandle| {
             servant.order(order)?;
             servant.answer(cancelled)
         };
         let answer = match ask(&mut self.guardian) {
-            Err(e) if e.is::<Died>() => ask(&mut self.backup),
+            Err(e) if e.is::<Died>() => {
+                debug!(order, reason = %e, "ask the backup guardian instead");
+                ask(&mut self.backup)
+            }
             answer => answer,
         };
+        debug!(
+            order,
+            ms = began.elapsed().as_millis(),
+            done = answer.is_ok(),
+            "ordered the guardian"
+        );
         match answer? {
             Answer::Done => Ok(()),
             _ => bail!("unexpected reply from the guardian (expected `Done`)"),
