@@ -16,11 +16,21 @@ use storecache_runtime::untrusted_text::escape;
 
 fn main() -> ExitCode {
     report::report_panics();
-    let verb = match parse() {
-        Ok(cli) => cli.verb,
+    let (verb, verbosity) = match parse() {
+        Ok((cli, verbosity)) => (cli.verb, verbosity),
         Err(e) => return ExitCode::from(misused(&e)),
     };
     let context = RunContext::default();
+    // The root helper has an environment that another user chose, and sends its events to the user process.
+    if !matches!(verb, Verb::Privileged(_))
+        && let Err(e) = report::start_events(verbosity)
+    {
+        if matches!(verb, Verb::Action(_)) {
+            action::error(&format!("{e:#}"));
+            return ExitCode::from(WRONG_USAGE);
+        }
+        return ExitCode::from(run(Err(e), |()| Ok(Conclusion::Done)));
+    }
     let ending = match verb {
         Verb::Privileged(args) if args.guardian => {
             return ExitCode::from(root_helper::guard(&context));
@@ -56,8 +66,8 @@ fn main() -> ExitCode {
 
 /// Parses the command line. An error quotes arguments, which may be file names. To keep them from writing control
 /// characters to a terminal, the error is produced again from escaped arguments.
-fn parse() -> Result<Cli, clap::Error> {
-    Cli::try_parse().map_err(|e| {
+fn parse() -> Result<(Cli, u8), clap::Error> {
+    Cli::parse_words(std::env::args_os()).map_err(|e| {
         let shown = std::env::args_os().map(|word| escape(&word.to_string_lossy()).into_owned());
         Cli::try_parse_from(shown).err().unwrap_or(e)
     })
@@ -88,6 +98,7 @@ fn run<O>(options: Result<O>, command: impl FnOnce(&O) -> Result<Conclusion>) ->
     match command(&options) {
         Ok(ending) => ending.code(),
         Err(e) => {
+            report::print_last_events(false);
             Diagnostic::from_error(e.as_ref()).print();
             Conclusion::Failed.code()
         }

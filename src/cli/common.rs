@@ -6,7 +6,7 @@ use super::store::StoreArgs;
 use crate::config::{BackendOptions, OutputOptions, StoreOptions};
 use crate::report;
 use anyhow::{Result, bail};
-use clap::Args;
+use clap::{ArgAction, Args};
 use storecache_key::KeyOptions;
 use storecache_runtime::memory::Budget;
 use storecache_store::StoreKind;
@@ -76,6 +76,12 @@ pub(super) struct OutputArgs {
     /// Do not show progress
     #[arg(long, short)]
     quiet: bool,
+    /// Show decisions and their reasons; twice also each request and each frame
+    ///
+    /// The environment variable STORECACHE_LOG selects events by module, as in storecache_backend=trace.
+    #[arg(long, short, action = ArgAction::Count, conflicts_with = "quiet")]
+    // Read by `Cli::parse_words`: events begin before the options of a command are made.
+    verbose: u8,
 }
 
 impl OutputArgs {

@@ -40,7 +40,8 @@ use trust::TrustedKeysArgs;
 
 use crate::config::Look;
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Snapshot a Nix or Guix store, or any root-owned directories, into a plain zstd tarball and restore
@@ -51,6 +52,26 @@ use std::path::PathBuf;
 pub struct Cli {
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+impl Cli {
+    /// Parses a command line. Also returns how often `--verbose` was given.
+    ///
+    /// # Errors
+    /// If the command line is wrong, or asks for help.
+    pub fn parse_words<T>(words: impl IntoIterator<Item = T>) -> Result<(Self, u8), clap::Error>
+    where
+        T: Into<OsString> + Clone,
+    {
+        let matches = Cli::command().try_get_matches_from(words)?;
+        Ok((Cli::from_arg_matches(&matches)?, verbosity(&matches)))
+    }
+}
+
+/// Returns how often `--verbose` was given to a command and its subcommands. Some commands do not have it.
+fn verbosity(matches: &ArgMatches) -> u8 {
+    let own = matches.try_get_one::<u8>("verbose").ok().flatten().copied().unwrap_or_default();
+    own.saturating_add(matches.subcommand().map_or(0, |(_, matches)| verbosity(matches)))
 }
 
 #[derive(Debug, Subcommand)]
@@ -180,7 +201,6 @@ impl LookArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn clap_accepts_the_command_definition() {

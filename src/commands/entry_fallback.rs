@@ -17,6 +17,7 @@ use storecache_runtime::RunContext;
 use storecache_runtime::advice::causes;
 use storecache_runtime::liveness::seconds;
 use storecache_store::StoreKind;
+use tracing::debug;
 
 /// Time limit for trying other entries after the first damaged one, if the run has no deadline. Damage in
 /// head or index costs two small reads, but damage in a frame may cost a download.
@@ -152,6 +153,9 @@ impl<'a> EntryFallback<'a> {
             quarantine::sweep(backend, &options.quarantine);
         }
         let known = quarantine::known(backend, &options.quarantine);
+        for (name, bad) in &known {
+            debug!(entry = %name, since = bad.when, reason = bad.reason, "skip a known bad entry");
+        }
         let passed_over = quarantine::met(&known, ladder);
         let bad: Vec<EntryName> = known.into_iter().map(|(name, _)| name).collect();
         let names = bad.clone();
@@ -218,6 +222,7 @@ impl<'a> EntryFallback<'a> {
         if let (RejectReason::Damaged { frame: Some(frame), .. }, Some(entry)) = (&unfit, entry) {
             match entry.comes_whole(self.backend, *frame) {
                 Ok(true) if self.again.as_ref() != Some(name) => {
+                    debug!(entry = %name, "try an entry again that was damaged on its way");
                     self.again = Some(name.clone());
                     return Ok((Verdict::Again, error));
                 }
@@ -244,6 +249,7 @@ impl<'a> EntryFallback<'a> {
     ) -> Result<(), Box<FirstFailure>> {
         let phase = error.reported().map_or(phase, |failure| failure.phase);
         let reason = causes(&error);
+        debug!(entry = %name, ?unfit, phase = phase.name(), reason, "skip an entry");
         let mut has_time = true;
         if let RejectReason::Damaged { base, .. } = &unfit {
             let bad = base.as_ref().unwrap_or(name);

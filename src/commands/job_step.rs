@@ -4,6 +4,8 @@
 use super::{Conclusion, lint, restore, save};
 use crate::action::{Step, Verb};
 use crate::config::{Restore, Save};
+use crate::report;
+use anyhow::{Error, Result};
 use storecache_runtime::RunContext;
 
 /// The command that a step runs, with its options.
@@ -22,7 +24,7 @@ pub fn step(context: &RunContext, step: &Step, task: StepCommand) -> Conclusion 
             options.key.in_job = true;
             let (outcome, done) = restore::attempt(context, &options);
             let ending = restore::ending(&outcome, options.fail_on_miss);
-            let error = done.err();
+            let error = failure(done);
             step.report(Verb::Restore, &outcome, error.as_ref(), ending == Conclusion::Miss);
             if outcome.cancelled { Conclusion::Failed } else { ending }
         }
@@ -31,11 +33,18 @@ pub fn step(context: &RunContext, step: &Step, task: StepCommand) -> Conclusion 
             options.output.in_job = true;
             options.key.in_job = true;
             let (outcome, done) = save::attempt(context, &options);
-            let error = done.err();
+            let error = failure(done);
             step.report(Verb::Save, &outcome, error.as_ref(), false);
             if outcome.cancelled { Conclusion::Failed } else { Conclusion::Done }
         }
     }
+}
+
+/// Returns the error of a run that failed, and prints the events before it.
+fn failure(done: Result<()>) -> Option<Error> {
+    let error = done.err()?;
+    report::print_last_events(true);
+    Some(error)
 }
 
 /// Prints the lint findings of the workflow as warnings. They are advice only: nothing is printed if the

@@ -14,6 +14,7 @@ use storecache_backend::retry_limits::{
 use storecache_backend::{Deleted, Inventory, InventoryError};
 use storecache_runtime::RunContext;
 use storecache_runtime::advice::{Advice, in_one_line};
+use tracing::debug;
 
 /// Prints the plan, and carries it out if the options ask for it.
 pub fn prune(context: &RunContext, options: &Prune) -> Result<Conclusion> {
@@ -168,7 +169,15 @@ fn delete(
                 report::status(format!("waiting {seconds} s, as the server requested"));
                 cancel::sleep(context, wait)?;
             }
-            deleted => return deleted,
+            deleted => {
+                debug!(
+                    key = held.record.key,
+                    attempt = tries,
+                    done = deleted.is_ok(),
+                    "delete an entry"
+                );
+                return deleted;
+            }
         }
         tries += 1;
     }

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use storecache_backend::{Backend, Denylist, EntryName, QuarantineList, Quarantined};
 use storecache_entry::Ladder;
 use storecache_runtime::advice::{Advice, in_one_line};
+use tracing::debug;
 
 /// Moves an entry aside or else remembers it. Returns what was done.
 pub fn condemn(
@@ -44,6 +45,12 @@ pub fn condemn(
         bad.problem =
             Some(format!("{problem}it could not be recorded either: {}", in_one_line(e.as_ref())));
     }
+    debug!(
+        entry = bad.entry,
+        file = bad.file.as_ref().map(|file| file.display().to_string()),
+        problem = bad.problem,
+        "quarantined an entry"
+    );
     bad
 }
 

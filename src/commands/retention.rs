@@ -9,6 +9,7 @@ use storecache_backend::{Backend, Entry, EntryName};
 use storecache_entry::Rung;
 use storecache_runtime::RunContext;
 use storecache_runtime::advice::in_one_line;
+use tracing::debug;
 
 /// Superseded entries that were deleted, and those that stay.
 pub struct Retained {
@@ -38,7 +39,10 @@ pub fn retain(
         unneeded(superseded(entries, written, keep, bad), written, &all, &standing)
     });
     let (deleted, warning) = match chosen {
-        Ok(superseded) => delete(context, backend, &superseded),
+        Ok(superseded) => {
+            debug!(keep, superseded = superseded.len(), "chose superseded entries to delete");
+            delete(context, backend, &superseded)
+        }
         Err(e) => {
             (Vec::new(), Some(format!("superseded entries stay: {}", in_one_line(e.as_ref()))))
         }
@@ -112,6 +116,7 @@ fn delete(
                 )),
             );
         }
+        debug!(entry = %entry.name, bytes = entry.size, "deleted a superseded entry");
         deleted.push(entry.name.to_string());
     }
     (deleted, None)

@@ -8,13 +8,14 @@ use crate::report::{self, Cut, Outcome, Progress, Words};
 use anyhow::{Error, Result, anyhow};
 use std::sync::Arc;
 use storecache_backend::Backend;
-use storecache_key::{Key, KeyOptions};
+use storecache_key::{Ingredient, Key, KeyOptions};
 use storecache_root_helper::HelperError;
 use storecache_root_helper::client::RootHelperProcess;
 use storecache_root_helper::protocol::{Phase, StoreRequest};
 use storecache_runtime::RunContext;
 use storecache_runtime::advice::{Advice, WithAdvice, causes};
 use storecache_runtime::memory::Traffic;
+use tracing::{debug, info};
 
 /// A run with its root helper and its key.
 pub struct Session {
@@ -41,11 +42,15 @@ pub struct RunFacts {
 
 impl RunFacts {
     pub fn new(context: &RunContext, command: &'static str, dry_run: bool) -> Self {
+        info!(dry_run, "begin a {command}");
         RunFacts { context: context.clone(), command, dry_run, ..RunFacts::default() }
     }
 
     /// Records that a phase begins.
     pub fn enter(&mut self, phase: Phase) {
+        if phase != self.phase {
+            info!(phase = phase.name(), "begin a phase");
+        }
         self.phase = phase;
         self.context.begin_phase(phase.name());
     }
@@ -82,6 +87,21 @@ impl RunFacts {
         let facts = root.survey(&request)?;
         let key = resolve::key(store, key, kind, Some(facts.version.raw()))?;
         self.key.clone_from(&key.text);
+        debug!(
+            store = self.store,
+            backend = self.backend,
+            system = %facts.system,
+            version = %facts.version,
+            block = traffic.block,
+            range = traffic.range,
+            ahead = traffic.ahead,
+            "opened store and backend"
+        );
+        for ingredient in &key.ingredients {
+            let Ingredient { name, files, digest, .. } = ingredient;
+            debug!(name, files = files.len(), %digest, "found an ingredient of the key");
+        }
+        debug!(key = key.text, "made the key");
         progress.detail(|| format!("store {}, entries in {}", self.store, self.backend));
         progress.detail(|| format!("key {}", key.text));
         self.enter(Phase::Lookup);

@@ -5,6 +5,7 @@
 mod counter_bar;
 mod diagnostic;
 mod entry_rows;
+mod events;
 mod format;
 pub mod html;
 mod job_summary;
@@ -22,6 +23,7 @@ pub use diagnostic::{
     Diagnostic, incomplete, misses, print_hint, print_note, print_warning, status,
 };
 pub use entry_rows::{Amount, Copies, Cost, EntryRow, Eviction, Part, Usage};
+pub use events::{print_last_events, start_events};
 pub use format::{age, binary, bytes, columns, parse_bytes, plural, seconds, table};
 pub use job_summary::{Job, render};
 pub use output::{answer, answer_command, answer_exact, answer_json, command, report_panics};

@@ -13,6 +13,7 @@ use serde::Serialize;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal, Write};
+use storecache_runtime::events;
 use storecache_runtime::standard_error::{note, write_escaped};
 use storecache_runtime::untrusted_text::{escape, escape_json};
 
@@ -65,11 +66,13 @@ pub fn command(command: &RunnerCommand) {
     write_escaped(&format!("{command}\n"));
 }
 
-/// A progress bar on standard error, or `None` if that is not a terminal. The caller must escape its texts.
+/// A progress bar on standard error, or `None` if that is not a terminal, or if events are shown there. The caller must
+/// escape its texts.
 #[expect(clippy::disallowed_methods, reason = "indicatif draws the bar itself")]
 pub(super) fn progress_bar() -> Option<ProgressBar> {
     let target = || ProgressDrawTarget::stderr_with_hz(10);
-    std::io::stderr().is_terminal().then(|| ProgressBar::with_draw_target(None, target()))
+    let is_free = std::io::stderr().is_terminal() && !events::are_shown();
+    is_free.then(|| ProgressBar::with_draw_target(None, target()))
 }
 
 /// Reports panics as [`note`] does: their messages can quote text from other sources.

@@ -253,8 +253,8 @@ fn quiet_prints_only_errors() {
     damage(&place.snapshot());
     place.remove(TOOL);
     let failed = place.attempt("restore", &[TOOL], &["-q"]).fails();
-    let is_advice = |line: &str| line.starts_with("note: ") || line.starts_with("hint: ");
-    let lines: Vec<_> = failed.stderr.lines().filter(|line| !is_advice(line)).collect();
+    let is_advice = |line: &&str| line.starts_with("note: ") || line.starts_with("hint: ");
+    let lines: Vec<_> = failed.messages().into_iter().filter(|line| !is_advice(line)).collect();
     assert!(lines.len() == 1 && lines[0].starts_with("error: "), "{failed}");
 }
 
@@ -505,7 +505,7 @@ fn verify_and_inspect_refuse_files_that_are_not_snapshots() {
             let failed = storecache([verb, &file]).fails();
             assert_eq!(failed.code(), 1, "{failed}");
             assert!(failed.stderr.contains(&file), "{failed}");
-            assert_eq!(failed.stderr.lines().count(), 1, "{failed}");
+            assert_eq!(failed.messages().len(), 1, "{failed}");
         }
     }
 }

@@ -190,10 +190,8 @@ fn missing_repository_or_commit_is_an_error_with_a_hint() {
     let none = storecache_in(empty.path(), ["key", "simulate", "--json"]).fails();
     assert_eq!(report(&none)["ok"], false);
     let place = empty.path().display();
-    let lines = format!(
-        "error: {place} is not in a git repository\nhint: run this command in a git work tree\n"
-    );
-    assert_eq!(none.stderr, lines);
+    let error = format!("error: {place} is not in a git repository");
+    assert_eq!(none.messages(), [&*error, "hint: run this command in a git work tree"]);
 
     let unborn = History::default().write().attempt(&[]).fails();
     assert!(unborn.stderr.contains("there are no commits yet"), "{unborn}");

@@ -7,6 +7,7 @@ mod architecture;
 mod cli;
 mod comparison;
 mod crates;
+mod events;
 mod executed_programs;
 mod exhaustive_kinds;
 mod failure_messages;

@@ -902,7 +902,7 @@ fn download_faults_leave_the_directory_complete_or_unchanged() {
                 continue;
             }
             assert_eq!(output.code(), 1, "{at:?} {fault:?} {output}");
-            let lines: Vec<_> = output.stderr.lines().collect();
+            let lines = output.messages();
             let untouched = "nothing was restored, the store is as it was";
             assert!(lines[0].ends_with(cause(reason)), "{at:?} {fault:?} {output}");
             assert!(lines[1].starts_with("note: ") && lines[1].contains(untouched), "{output}");
@@ -952,7 +952,7 @@ fn upload_faults_leave_a_complete_entry_or_none() {
                     assert_eq!(service.keys(), [""; 0], "{what}");
                 }
                 (_, reason) => {
-                    let lines: Vec<_> = output.stderr.lines().collect();
+                    let lines = output.messages();
                     assert_eq!(lines[0], format!("error: {}", cause(reason.unwrap())), "{what}");
                     assert!(lines[1].starts_with("note: the save failed in"), "{what}");
                     assert!(lines.len() <= 3, "{what}");

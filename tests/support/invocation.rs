@@ -274,6 +274,15 @@ impl Output {
         self
     }
 
+    /// The lines of standard error, without the events that a run prints before its error.
+    pub fn messages(&self) -> Vec<&str> {
+        let is_event = |line: &str| {
+            line.starts_with("note: the last ") && line.ends_with(" before the failure:")
+                || ["info: ", "debug: "].iter().any(|level| line.starts_with(level))
+        };
+        self.stderr.lines().filter(|line| !is_event(line)).collect()
+    }
+
     /// The lines of standard output.
     pub fn lines(&self) -> Vec<String> {
         self.stdout.lines().map(str::to_owned).collect()

@@ -31,9 +31,11 @@ impl MessageLog {
         self.replace(directory.display().to_string(), "DIR")
     }
 
-    /// Adds a run at a terminal: its exit code and all messages; with JSON, also the fields about a failure.
+    /// Adds a run at a terminal: its exit code and all messages, without events.
     pub fn add(&mut self, title: &str, output: &Output) {
-        let _ = writeln!(self.text, "# {title}: exit code {}\n{}", output.code(), output.stderr);
+        let lines = output.messages().into_iter().map(|line| format!("{line}\n"));
+        let lines: String = lines.collect();
+        let _ = writeln!(self.text, "# {title}: exit code {}\n{lines}", output.code());
     }
 
     /// Adds the fields of a JSON report that tell why something was not done.

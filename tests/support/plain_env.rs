@@ -139,7 +139,10 @@ where
 {
     let mut command = Command::new(binary());
     // The tests may run in a job themselves.
-    command.args(words).current_dir(directory).env_remove("GITHUB_EVENT_PATH");
+    command.args(words).current_dir(directory);
+    for name in ["GITHUB_EVENT_PATH", "RUNNER_DEBUG", "STORECACHE_LOG"] {
+        command.env_remove(name);
+    }
     output(&mut command)
 }
 

@@ -70,6 +70,7 @@ fn every_save_and_restore_flag_has_a_matching_input() {
         "dry-run",
         "json",
         "quiet",
+        "verbose",
         "help",
         "state",
         "summary",

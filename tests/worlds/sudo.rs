@@ -51,11 +51,11 @@ fn doctor(world: &World, program: &str) -> (String, Option<String>) {
 fn assert_refused(world: &World, text: &str, hint: &str) {
     let refused = save(world, "storecache").fails();
     assert_eq!(
-        refused.stderr,
+        refused.messages().join("\n"),
         format!(
             "error: the store belongs to root, and {text}\n\
              note: the save failed in its phase start\n\
-             hint: {hint}\n"
+             hint: {hint}"
         )
     );
 }

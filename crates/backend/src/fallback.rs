@@ -19,6 +19,7 @@ use storecache_entry::Rung;
 use storecache_runtime::RunContext;
 use storecache_runtime::advice::in_one_line;
 use storecache_runtime::liveness::run_blocking_for;
+use tracing::debug;
 
 /// Several backends, combined.
 pub struct FallbackBackend {
@@ -110,6 +111,7 @@ impl FallbackBackend {
                 Err(error) => error,
             };
             let name = self.members[at].describe();
+            debug!(backend = name, reason = %format_args!("{error:#}"), "a backend is skipped");
             if !matches!(error, BackendError::Refused(_)) {
                 self.state().down.push(at);
                 warnings.push(format!(
@@ -185,6 +187,7 @@ impl Backend for FallbackBackend {
         for at in holder.into_iter().chain(others) {
             match self.members[at].open(name) {
                 Ok(reader) => {
+                    debug!(entry = %name, backend = self.members[at].describe(), "opened an entry");
                     self.state().holders.insert(name.clone(), at);
                     return Ok(reader);
                 }
@@ -232,6 +235,7 @@ impl FallbackBackend {
         };
         let warnings = self.each(request, enough)?;
         let chosen = chosen.ok_or_else(|| anyhow!("no backend accepts entries"))?;
+        debug!(backend = chosen.describe(), "chose the backend to write to");
         Ok((chosen, warnings))
     }
 }

@@ -46,6 +46,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use storecache_entry::Rung;
 use storecache_runtime::files::FileKind;
+use tracing::debug;
 
 /// An existing entry.
 #[derive(Debug, Clone)]
@@ -96,6 +97,7 @@ pub trait Backend: EntryList + Quarantine + Send + Sync {
         let mut notes = Notes::default();
         for (number, rung) in rungs.iter().enumerate() {
             let (entries, more) = self.entries(rung)?;
+            debug!(%rung, entries = entries.len(), backend = self.describe(), "listed entries");
             notes.add(more);
             if let Some(entry) = entries.into_iter().find(|entry| !passed.contains(&entry.name)) {
                 return Ok((Some(FoundEntry { name: entry.name, rung: number }), notes));

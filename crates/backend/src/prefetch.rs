@@ -13,6 +13,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use storecache_runtime::memory::{ByteSemaphore, Permit};
 use tokio::task::JoinHandle;
+use tracing::{debug, trace};
 
 /// Parallel ranges of a read that was not announced. Such reads are for indexes, which go into one buffer.
 const DIRECT: usize = 4;
@@ -278,6 +279,12 @@ impl<S: Source> ReadAt for Reader<S> {
             None => range.clone(),
         });
         self.planned = cut(join(missing), FIRST, self.range);
+        debug!(
+            wanted = ranges.len(),
+            requests = self.planned.len(),
+            bytes = self.planned.iter().map(|range| range.end - range.start).sum::<u64>(),
+            "planned the requests for ranges of an entry"
+        );
         self.coming.clear();
         self.ask_ahead();
     }
@@ -286,6 +293,7 @@ impl<S: Source> ReadAt for Reader<S> {
 impl<S: Source> Reader<S> {
     /// Downloads the whole entry as one stream, after the server stopped serving ranges.
     fn take_whole(&mut self) -> Result<()> {
+        debug!("download the whole entry, because the server stopped serving ranges");
         self.coming.clear();
         self.planned.clear();
         let Spooled { file, size, .. } = self.source.wire().wait(self.source.spool())??;
@@ -297,6 +305,7 @@ impl<S: Source> Reader<S> {
 
 fn ask<S: Source>(source: &Arc<S>, range: Range<u64>) -> Task {
     let asked = Arc::clone(source);
+    trace!(from = range.start, to = range.end, "request a range of an entry");
     Task(source.wire().runtime().spawn(async move { asked.range(range).await }))
 }
 

@@ -23,6 +23,7 @@ use storecache_root_helper::protocol::{Phase, Reply, Request};
 use storecache_root_helper::{FailureKind, HelperError};
 use storecache_runtime::RunContext;
 use storecache_runtime::advice::{Advice, causes};
+use tracing::debug;
 
 /// Restores items that are missing from the store from the best entry that the ladder finds.
 pub fn restore(context: &RunContext, options: &Restore) -> Result<Conclusion> {
@@ -125,6 +126,7 @@ impl RestoreRun<'_> {
         guix_profiles::check(self.options.profiles, store)?;
         let run = &mut self.found.run;
         let mut session = run.begin_session(store, key, backends, output, memory.traffic)?;
+        debug!(?memory, "divided the memory");
         self.found.start.ingredients = session.key.digests();
         if self.options.state.is_some() {
             self.found.start.baseline = Some(valid_items(&mut session.root)?);
@@ -221,7 +223,11 @@ impl RestoreRun<'_> {
             self.found.name = Some(name.clone());
             let opened = fallback.open(ladder, (&name, hit), &mut self.found.downloaded);
             let error = match opened {
-                Ok(entry) => return Ok(Some(FoundEntry { name, hit, entry })),
+                Ok(entry) => {
+                    let (items, delta) = (entry.opened.head.items, entry.base.is_some());
+                    debug!(entry = %name, hit = hit.name(), items, delta, "use an entry");
+                    return Ok(Some(FoundEntry { name, hit, entry }));
+                }
                 Err(error) => error.into(),
             };
             if let (Verdict::Over(unfit), error) = fallback.judge(&name, None, error)? {

@@ -18,6 +18,7 @@ use storecache_root_helper::protocol::{
     FrameId, Phase, Plan, Reply, Request, RestoreRequest, Restored, SnapshotRole,
 };
 use storecache_snapshot::{Index, SnapshotError};
+use tracing::{debug, trace};
 
 impl RestoreRun<'_> {
     pub fn restore_entry(
@@ -83,6 +84,14 @@ impl RestoreRun<'_> {
                 fits.map_err(anyhow::Error::from)?;
             }
         }
+        debug!(
+            wanted = plan.wanted,
+            present = plan.present,
+            skipped = plan.skipped.len(),
+            disk_bytes = plan.disk_bytes,
+            frames = plan.frames.len(),
+            "received the plan"
+        );
         progress.detail(|| {
             let wanted = report::plural(plan.wanted, "item");
             let size = report::bytes(plan.disk_bytes);
@@ -98,6 +107,14 @@ impl RestoreRun<'_> {
         progress.phase("restore", plan.disk_bytes, Some(plan.wanted));
         let restored = stage_and_commit(root, &plan, fetch, progress)?;
         self.found.entry.unpack_commit_seconds = unpacking.elapsed().as_secs_f64();
+        debug!(
+            frames = plan.frames.len(),
+            bytes = fetch.downloaded,
+            items = restored.items,
+            daemon = restored.daemon,
+            downtime_seconds = restored.downtime_seconds,
+            "restored the entry"
+        );
         self.found.start.restored = last_uses(&fetch.entry.opened.index, &restored.names);
         self.found.entry.restored = Some(restored);
         Ok(())
@@ -210,6 +227,8 @@ impl Fetch<'_> {
     fn frame(&mut self, frame: FrameId) -> Result<Vec<u8>> {
         let started = Instant::now();
         let bytes = self.entry.frame(frame)?;
+        let FrameId { which, number } = frame;
+        trace!(?which, number, bytes = bytes.len(), "fetched a frame");
         self.downloaded += bytes.len() as u64;
         self.seconds += started.elapsed().as_secs_f64();
         Ok(bytes)

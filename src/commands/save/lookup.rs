@@ -15,6 +15,7 @@ use std::time::Instant;
 use storecache_backend::{Backend, BackendError, EntryName};
 use storecache_entry::Ladder;
 use storecache_runtime::advice::{causes, in_one_line};
+use tracing::debug;
 
 /// The entries of the key.
 pub struct Existing {
@@ -92,7 +93,11 @@ impl SaveRun<'_> {
                     e @ (OpenError::BaseGone { .. }
                     | OpenError::Untrusted(_)
                     | OpenError::UntrustedBase { .. }),
-                ) => self.found.passed_over.push((name.to_string(), causes(&e))),
+                ) => {
+                    let reason = causes(&e);
+                    debug!(entry = %name, reason, "skip an entry");
+                    self.found.passed_over.push((name.to_string(), reason));
+                }
                 opened => return Ok((seen, Some((name, opened)))),
             }
         }
@@ -112,11 +117,19 @@ impl SaveRun<'_> {
             // The contents of a plain directory may change while its name stays the same.
             Some(_) if is_plain => return None,
             Some(_) => match DeltaBase::find(backend, newest, checks, self.state) {
-                Ok(base) => return Some(base),
+                Ok(base) => {
+                    debug!(
+                        entry = base.name(),
+                        items = base.items.len(),
+                        "found a base for a delta"
+                    );
+                    return Some(base);
+                }
                 Err(reason) => reason,
             },
         };
         let reason = Some(in_one_line(reason.as_ref()));
+        debug!(reason, "the save has no base for a delta");
         self.found.base = Some(BaseUse { reason, ..BaseUse::default() });
         None
     }

@@ -26,6 +26,7 @@ use storecache_root_helper::protocol::{FreezeReport, Phase, Reply, Request, Save
 use storecache_runtime::RunContext;
 use storecache_runtime::advice::{Advice, in_one_line};
 use storecache_snapshot::{Origin, ProfileFacts};
+use tracing::debug;
 
 /// Saves the store that the options name, if the policy finds it worthwhile.
 pub fn save(context: &RunContext, options: &Save) -> Result<Conclusion> {
@@ -114,6 +115,7 @@ impl SaveRun<'_> {
             Some((reason, Advice::default()))
         });
         let Some((reason, advice)) = unneeded else { return Ok(()) };
+        debug!(reason, "nothing is to be saved");
         let key = self.state.map(|state| state.restore.key.clone());
         self.found.run.key = key.unwrap_or_default();
         Err(NotSaved::Unneeded(reason, advice))
@@ -122,7 +124,10 @@ impl SaveRun<'_> {
     fn begin_session(&mut self) -> Result<Session, RunError> {
         let Save { store, key, backends, output, memory, .. } = self.options;
         let key = self.state.map_or_else(|| key.clone(), |state| state.key(key));
-        self.found.run.begin_session(store, &key, backends, output, memory.traffic)
+        let run = &mut self.found.run;
+        let session = run.begin_session(store, &key, backends, output, memory.traffic)?;
+        debug!(?memory, state = self.state.is_some(), "divided the memory");
+        Ok(session)
     }
 
     /// Returns the single backend to write to: a delta is stored beside its base.
@@ -130,6 +135,7 @@ impl SaveRun<'_> {
         let (backend, warnings) = Arc::clone(backend).for_save()?;
         self.found.run.warnings.extend(warnings);
         self.found.run.backend = backend.describe();
+        debug!(backend = self.found.run.backend, "chose the backend to write to");
         Ok(backend)
     }
 
@@ -167,7 +173,15 @@ impl SaveRun<'_> {
         let FreezeReport { items, growth, .. } = frozen;
         self.found.growth = newest.map(|_| Growth { items: growth.items, bytes: growth.nar_bytes });
         self.found.frozen = Some(frozen.clone());
-        match save_policy::after_freeze(&self.options.policy, newest, items, growth) {
+        let unneeded = save_policy::after_freeze(&self.options.policy, newest, items, growth);
+        debug!(
+            items,
+            new_items = growth.items,
+            new_bytes = growth.nar_bytes,
+            reason = unneeded,
+            "decided whether to save"
+        );
+        match unneeded {
             Some(reason) => Err(NotSaved::Unneeded(reason, Advice::default())),
             None => Ok((frozen, profiles)),
         }
@@ -204,6 +218,7 @@ impl SaveRun<'_> {
         let uploading = Instant::now();
         let written = writer.finish()?;
         let entry = written.entry.clone();
+        debug!(entry = %entry.name, bytes = entry.size, "wrote an entry");
         let keys = self.options.signing.keys.iter();
         self.found.signed_by = keys.map(|key| key.name().to_owned()).collect();
         self.found.written = Some((written, uploading.elapsed()));

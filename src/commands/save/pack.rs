@@ -16,6 +16,7 @@ use storecache_key::Key;
 use storecache_root_helper::HelperError;
 use storecache_root_helper::protocol::{FreezeReport, PackReport, Reply, Request};
 use storecache_snapshot::{DELTA, FULL, Frame, Head, ProfileFacts, SnapshotWriter};
+use tracing::{debug, trace};
 
 /// The snapshot that is to be packed.
 pub struct PackPlan<'a> {
@@ -39,6 +40,14 @@ impl SaveRun<'_> {
         if let (Some(candidate), Some(delta)) = (&existing.base, &self.options.delta) {
             let decision = candidate.decide(delta, own, &head);
             base = Some(candidate).filter(|_| decision.used().is_some());
+            let (share, reason) = (decision.share, &decision.reason);
+            debug!(
+                base = candidate.name(),
+                used = base.is_some(),
+                share,
+                reason,
+                "judged the base"
+            );
             self.found.base = Some(decision);
         }
         if let Some(base) = base {
@@ -105,6 +114,7 @@ impl SaveRun<'_> {
                     self.found.packed_bytes = raw_total;
                     let before = Instant::now();
                     let (bytes, _claim) = bytes.into_parts();
+                    trace!(raw, bytes = bytes.len(), items, "received a frame");
                     let frame =
                         Frame { bytes, raw, sha256, continues, progress: Default::default() };
                     snapshot.frame(frame).context("write the snapshot")?;

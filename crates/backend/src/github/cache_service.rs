@@ -12,6 +12,7 @@ use anyhow::{Result, anyhow, bail};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use storecache_runtime::advice::WithAdvice;
+use tracing::debug;
 
 /// Maximum number of keys in one lookup.
 pub const KEYS: usize = 10;
@@ -105,6 +106,7 @@ impl Service {
             None => matches!(answer.status, 404 | 405 | 501),
         };
         if no_route && self.v1.is_some() {
+            debug!(status = answer.status, "use version 1 of the cache service from now on");
             self.speaks_v2.store(false, Ordering::Relaxed);
         }
         no_route && self.v1.is_some()
@@ -176,7 +178,13 @@ impl Service {
                 return Err(problem.into());
             }
             failures += 1;
-            tokio::time::sleep(self.wire.pause(failures, None)).await;
+            let pause = self.wire.pause(failures, None);
+            debug!(
+                attempt = failures + 1,
+                wait_ms = pause.as_millis(),
+                "retry to finish the entry"
+            );
+            tokio::time::sleep(pause).await;
         }
     }
 }

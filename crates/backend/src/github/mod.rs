@@ -41,6 +41,7 @@ use storecache_entry::Rung;
 use storecache_runtime::RunContext;
 use storecache_runtime::memory::{ByteSemaphore, Traffic};
 use token_scopes::Access;
+use tracing::debug;
 
 /// Bytes of the first request for an entry, which usually contain its head.
 const HEAD: u64 = 64 << 10;
@@ -144,7 +145,13 @@ impl GitHub {
     fn ask(&self, mut prefixes: Vec<String>) -> Result<Option<Match>, BackendError> {
         // Some servers treat the first key as exact, and only the others as prefixes.
         prefixes.insert(0, prefixes[0].clone());
-        self.hub.wait(self.hub.service.lookup(&prefixes))
+        let found = self.hub.wait(self.hub.service.lookup(&prefixes))?;
+        debug!(
+            prefixes = prefixes[1..].join(","),
+            found = found.as_ref().map(|found| &*found.key),
+            "looked up entries in the cache service"
+        );
+        Ok(found)
     }
 
     /// Returns the newest entry of the same key that is older than `name` and not in `passed`. The service has no

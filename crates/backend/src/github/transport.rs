@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use tower_service::Service;
+use tracing::debug;
 
 pub const NO_ANSWER: &str = "the response is not from GitHub's REST API";
 
@@ -60,7 +61,16 @@ impl HttpTransport {
                 Err(RequestError::Temporary { what, .. }) if failures == REST_REQUEST_TRIES => {
                     return Err(Lost(what));
                 }
-                Ok(_) | Err(RequestError::Temporary { .. }) => {}
+                Ok(Whole { status, .. }) => {
+                    debug!(attempt = failures + 1, status, "retry a request to the REST API");
+                }
+                Err(RequestError::Temporary { what, .. }) => {
+                    debug!(
+                        attempt = failures + 1,
+                        reason = what,
+                        "retry a request to the REST API"
+                    );
+                }
                 Err(_) => return Err(Lost("no usable response".into())),
             }
             tokio::time::sleep(wire.pause(failures, None)).await;

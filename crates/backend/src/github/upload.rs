@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use storecache_runtime::memory::Traffic;
 use tokio::task::JoinSet;
+use tracing::{debug, trace};
 
 /// Maximum number of blocks in one blob (Azure); at 8 MiB that is 390 GiB.
 const BLOCKS: usize = 50_000;
@@ -71,6 +72,7 @@ impl Writer {
         let at = self.size;
         self.size += bytes.len() as u64;
         self.ids.push(id.clone());
+        trace!(number = self.ids.len(), bytes = bytes.len(), "upload a block");
         let (hub, upload) = (Arc::clone(&self.hub), Arc::clone(&self.upload));
         let sending = async move {
             match &*upload {
@@ -128,6 +130,7 @@ impl EntryWriter for Writer {
                 }
             }
         }
+        debug!(entry = %self.name, blocks = self.ids.len(), bytes = self.size, "uploaded an entry");
         let finish = hub.service.finalize(&self.name, &self.upload, self.size);
         wire.wait(finish)??;
         let entry = Entry { name: self.name.clone(), size: self.size };

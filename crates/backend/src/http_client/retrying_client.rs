@@ -23,6 +23,7 @@ use storecache_runtime::RunContext;
 use storecache_runtime::liveness::seconds;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
+use tracing::{debug, trace};
 
 /// The longest response body that is read, except from a blob server, in bytes.
 const LONGEST_ANSWER: usize = 1 << 20;
@@ -180,7 +181,16 @@ impl RetryingClient {
             Some(wait) => Err(format!("{what}; it asks to retry in {} s", wait.as_secs())),
             None if *failures == REQUEST_TRIES => Err(format!("{what} ({REQUEST_TRIES} tries)")),
             None => {
-                tokio::time::sleep(self.pause(*failures, wait)).await;
+                let pause = self.pause(*failures, wait);
+                debug!(
+                    attempt = *failures + 1,
+                    of = REQUEST_TRIES,
+                    reason = what,
+                    wait_ms = pause.as_millis(),
+                    "retry a request to {}",
+                    self.who
+                );
+                tokio::time::sleep(pause).await;
                 Ok(())
             }
         }
@@ -222,6 +232,7 @@ impl RetryingClient {
         request: RequestBuilder,
         limit: Duration,
     ) -> Result<Whole, RequestError> {
+        let began = Instant::now();
         let mut response = self.first_byte(limit, request.send()).await?;
         let mut body = Vec::new();
         while let Some(piece) = self.within(response.chunk()).await? {
@@ -231,6 +242,13 @@ impl RetryingClient {
             body.extend_from_slice(&piece);
         }
         let status = response.status().as_u16();
+        trace!(
+            host = response.url().host_str(),
+            status,
+            bytes = body.len(),
+            ms = began.elapsed().as_millis(),
+            "received a response"
+        );
         Ok(Whole { status, headers: std::mem::take(response.headers_mut()), body })
     }
 
