@@ -9,6 +9,7 @@ mod act_nix_guix;
 mod backend_fallback;
 mod docs_examples;
 mod doctor;
+mod event_secrets;
 mod github_cache_service;
 mod github_retention;
 mod key_suggest;

@@ -14,6 +14,7 @@ mod dedup;
 mod delta;
 mod delta_faults;
 mod demo;
+mod events;
 mod failure_messages;
 mod guix_edge_cases;
 mod guix_fixtures;

@@ -111,7 +111,8 @@ fn agree(
     let events = store.events.map(EventSender::start);
     *rights = mandate.apply(&mut store)?;
     let Caller { requester, everywhere } = mandate;
-    debug!(?requester, everywhere, without_root = rights, "chose the rights");
+    let without_root = rights.as_ref().map(ToString::to_string);
+    debug!(?requester, everywhere, without_root, "chose the rights");
     store.mandate = mandate;
     if mandate.requester.is_some() {
         lift_limits()?;
