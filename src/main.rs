@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         && let Err(e) = report::start_events(verbosity)
     {
         if matches!(verb, Verb::Action(_)) {
-            action::error(&format!("{e:#}"));
+            action::annotate(&Diagnostic::from_error(e.as_ref()));
             return ExitCode::from(WRONG_USAGE);
         }
         return ExitCode::from(run(Err(e), |()| Ok(Conclusion::Done)));

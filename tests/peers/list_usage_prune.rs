@@ -368,7 +368,7 @@ fn api_error_is_one_line_and_nothing_is_deleted() {
             let report = report(&failed);
             assert_eq!(report["ok"], false, "{what}");
             assert!(report["reason"].as_str().unwrap().contains(text), "{what}: {report}");
-            assert_eq!(failed.messages().len(), 1, "{what}: {failed}");
+            assert_eq!(failed.errors().len(), 1, "{what}: {failed}");
             assert!(failed.stderr.contains(text), "{what}: {failed}");
         }
     }

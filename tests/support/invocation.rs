@@ -283,6 +283,11 @@ impl Output {
         self.stderr.lines().filter(|line| !is_event(line)).collect()
     }
 
+    /// The messages about errors.
+    pub fn errors(&self) -> Vec<&str> {
+        self.messages().into_iter().filter(|line| line.starts_with("error: ")).collect()
+    }
+
     /// The lines of standard output.
     pub fn lines(&self) -> Vec<String> {
         self.stdout.lines().map(str::to_owned).collect()

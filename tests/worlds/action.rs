@@ -281,13 +281,13 @@ fn invalid_input_fails_the_step_with_one_line_and_no_change() {
     let place = PlainEnv::filled();
     for (name, value, hint) in [
         ("operation", "both", "input operation: unknown value \"both\""),
-        ("store", "snap", "'snap' for '--store"),
+        ("store", "snap", "'snap' for 'store'"),
         ("lookup-only", "yes", "input lookup-only: \"yes\" is neither true nor false"),
-        ("lock-timeout", "soon", "'soon' for '--lock-timeout"),
+        ("lock-timeout", "soon", "'soon' for 'lock-timeout'"),
         ("key", "a,b", "comma"),
         ("backend", "ftp:x", "unknown backend \"ftp:x\""),
-        ("path", "", "--path DIR"),
-        ("daemon", "command", "--daemon-stop"),
+        ("path", "", "path: DIR"),
+        ("daemon", "command", "daemon-stop"),
         // Only the save at the end would use this input.
         ("level", "20", "1..=19"),
     ] {

@@ -64,8 +64,8 @@ fn failed_restore_prints_events_of_the_root_helper_once() {
     for once in ["before the failure:", "debug: store: wait for a lock lock=/nix/var/nix mode="] {
         assert_eq!(failed.stderr.matches(once).count(), 1, "{once}: {failed}");
     }
-    let last = failed.messages().pop().unwrap();
-    assert!(last.contains("the lock on /nix/var/nix is still held after 1 s"), "{failed}");
+    let [error] = failed.errors()[..] else { panic!("{failed}") };
+    assert!(error.contains("the lock on /nix/var/nix is still held after 1 s"), "{failed}");
 }
 
 #[test]

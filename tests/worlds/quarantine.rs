@@ -910,7 +910,7 @@ fn restore_reports_the_first_cause_when_every_entry_is_damaged() {
     assert_eq!(report["quarantined"].as_array().unwrap().len(), 8, "{report}");
     // The newest entry is reported, once.
     assert_eq!(report["entry"], newer(6), "{report}");
-    assert_eq!(failed.messages().len(), 1, "{failed}");
+    assert_eq!(failed.errors().len(), 1, "{failed}");
     for part in ["lookup", &newer(6), "nothing was restored", ".quarantine", "7 more"] {
         assert!(failed.stderr.contains(part), "{part}: {failed}");
     }

@@ -187,6 +187,7 @@ mod tests {
         let failed = Reply::Failed {
             phase: Phase::Commit,
             causes: vec!["the cause".into()],
+            advice: Default::default(),
             fault: Default::default(),
         };
         write_message(&mut *output.lock().unwrap(), &failed, &[]).unwrap();

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use storecache_entry::Rung;
 use storecache_runtime::RunContext;
-use storecache_runtime::advice::WithAdvice;
+use storecache_runtime::advice::{WithAdvice, in_one_line};
 use storecache_runtime::files::{DirPath, FileFacts, FileKind, Foreign, NewFile, OpenDir, kind_in};
 use storecache_runtime::retry::insist;
 use storecache_runtime::writeback::Writeback;
@@ -84,7 +84,8 @@ impl Directory {
             // The first save creates the directory.
             None => Ok(()),
         });
-        writable.map_err(|e| Refused::Write(format!("{}: {e}", self.path.display())))
+        writable
+            .map_err(|e| Refused::Write(format!("{}: {}", self.path.display(), in_one_line(&e))))
     }
 
     fn begin(&self, name: &EntryName) -> Result<Box<dyn EntryWriter>> {
