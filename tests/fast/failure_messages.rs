@@ -45,6 +45,8 @@ fn on_file(verb: &str, file: &Path, more: &[&str]) -> crate::support::Output {
 #[test]
 fn wrong_usage() {
     let mut log = MessageLog::new();
+    // The default branch is that of the repository around the current directory.
+    let nowhere = tempfile::tempdir().unwrap();
     for words in [
         &["save", "--level", "0"][..],
         &["save", "--store", "plain"],
@@ -57,7 +59,7 @@ fn wrong_usage() {
         &["prune", "--only", "unused"],
     ] {
         let mut command = Command::new(plain_env::binary());
-        command.args(words).env_clear().env("HOME", "/nowhere");
+        command.args(words).env_clear().env("HOME", "/nowhere").current_dir(nowhere.path());
         log.add(&words.join(" "), &output(&mut command));
     }
     for (name, value) in [("STORECACHE_SIGN_KEY", "not a key"), ("STORECACHE_CACHE_SERVICE", "v9")]
