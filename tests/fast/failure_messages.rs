@@ -46,7 +46,7 @@ fn on_file(verb: &str, file: &Path, more: &[&str]) -> crate::support::Output {
 fn wrong_usage() {
     let mut log = MessageLog::new();
     // The default branch is that of the repository around the current directory.
-    let nowhere = tempfile::tempdir().unwrap();
+    let home = tempfile::tempdir().unwrap();
     for words in [
         &["save", "--level", "0"][..],
         &["save", "--store", "plain"],
@@ -59,13 +59,13 @@ fn wrong_usage() {
         &["prune", "--only", "unused"],
     ] {
         let mut command = Command::new(plain_env::binary());
-        command.args(words).env_clear().env("HOME", "/nowhere").current_dir(nowhere.path());
+        command.args(words).env_clear().env("HOME", home.path()).current_dir(home.path());
         log.add(&words.join(" "), &output(&mut command));
     }
     for (name, value) in [("STORECACHE_SIGN_KEY", "not a key"), ("STORECACHE_CACHE_SERVICE", "v9")]
     {
         let mut command = Command::new(plain_env::binary());
-        command.args(["save", "--key", "k"]).env_clear().env("HOME", "/nowhere").env(name, value);
+        command.args(["save", "--key", "k"]).env_clear().env("HOME", home.path()).env(name, value);
         log.add(&format!("{name}={value}"), &output(&mut command));
     }
     insta::assert_snapshot!(log.text());

@@ -239,7 +239,7 @@ fn prune_without_apply_only_prints_the_plan() {
     assert!(lines.iter().any(|line| line.contains("readers of format 1")), "{planned}");
     let total = lines.last().unwrap();
     assert!(total.starts_with("would delete 5 entries with 1.4 KiB; 1.4 KiB stay"), "{planned}");
-    assert!(total.ends_with("use --apply to delete"), "{planned}");
+    assert!(total.ends_with("to delete, use --apply"), "{planned}");
     assert!(planned.stderr.contains("may be a delta on it"), "{planned}");
     assert!(planned.stderr.contains("cannot be read from here"), "{planned}");
 
@@ -331,7 +331,7 @@ fn api_error_is_one_line_and_nothing_is_deleted() {
     let before = terminal.keys();
     let integration = "Resource not accessible by integration";
     let cases = [
-        (Fault::Status(401, "Bad credentials"), 1, "set another one"),
+        (Fault::Status(401, "Bad credentials"), 1, "set another token"),
         (Fault::Status(403, integration), 1, "is not permitted to (HTTP 403"),
         (
             Fault::Status(404, "Not Found"),
@@ -367,7 +367,8 @@ fn api_error_is_one_line_and_nothing_is_deleted() {
             assert_eq!(terminal.rest.seen(call).len() - seen, requests, "{what}");
             let report = report(&failed);
             assert_eq!(report["ok"], false, "{what}");
-            assert!(report["reason"].as_str().unwrap().contains(text), "{what}: {report}");
+            let told = ["reason", "notes", "hint"].map(|field| report[field].to_string()).concat();
+            assert!(told.contains(text), "{what}: {report}");
             assert_eq!(failed.errors().len(), 1, "{what}: {failed}");
             assert!(failed.stderr.contains(text), "{what}: {failed}");
         }
@@ -393,7 +394,7 @@ fn api_error_names_the_missing_permission() {
 #[test]
 fn prune_stops_and_reports_when_a_deletion_is_refused() {
     for (fault, text) in [
-        (Fault::Status(401, "Bad credentials"), "set another one"),
+        (Fault::Status(401, "Bad credentials"), "set another token"),
         (Fault::Status(403, "no"), "is not permitted to"),
         (Fault::With(429, "slow down", "Retry-After", "3600"), "asks to retry in 3600 s"),
         (Fault::Status(429, "slow down"), "too many requests to "),
